@@ -1,0 +1,1 @@
+"""Floor 2: control groups of both versions behind one interface."""

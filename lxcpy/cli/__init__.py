@@ -1,0 +1,1 @@
+"""Floor 5: dispatch, options, tables and errors of the commands."""

@@ -1,0 +1,1 @@
+"""Floor 5: one module a command: its options and its run."""

@@ -1,0 +1,1 @@
+"""The rows of the key table, one module a family of keys."""

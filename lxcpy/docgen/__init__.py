@@ -1,0 +1,1 @@
+"""Man pages and completion out of the tables; imported by nobody."""

@@ -1,0 +1,1 @@
+"""Floor 2: capabilities, system call filters, security labels."""
