@@ -105,9 +105,7 @@ class Fd:
     def __enter__(self) -> Fd:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -131,7 +129,6 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0, *, resolve: in
             return Fd(_openat2(directory, name, how, ctypes.sizeof(how)))
         except (BlockingIOError, InterruptedError):
             # EAGAIN: a rename or mount anywhere raced with a lookup through `..` (openat2(2)); it asks for a retry.
-            # A descriptor that would block never gets here: opening does not report that.
             continue
     return Fd(_openat2(directory, name, how, ctypes.sizeof(how)))
 
@@ -139,7 +136,8 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0, *, resolve: in
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> Fd:
     """Open `path` as seen by a process whose root directory is `root`.
 
-    The last component is followed unless O_NOFOLLOW. An empty path, `/` and `.` are the root itself. Raises OSError; ELOOP for a magic link of procfs.
+    The last component is followed unless O_NOFOLLOW. An empty path, `/` and `.` are the root itself.
+    Raises OSError; ELOOP for a magic link of procfs.
     """
     return openat2(root, path or ".", flags, mode, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 

@@ -131,9 +131,8 @@ def clone(flags: int, *, parent: bool = False, cgroup_fd: int = -1) -> tuple[int
     errno = ctypes.get_errno()
     _in_parent()
     if pid < 0:
-        raise libc.failure(
-            errno, f"clone3({{{_decode_flags(flags)}{f', cgroup={cgroup_fd}' if cgroup_fd >= 0 else ''}}})"
-        )
+        where = f", cgroup={cgroup_fd}" if cgroup_fd >= 0 else ""
+        raise libc.failure(errno, f"clone3({{{_decode_flags(flags)}{where}}})")
     return pid, pidfd.value
 
 
@@ -144,15 +143,8 @@ def _old_clone(args: _CloneArgs, pidfd: ctypes.c_int) -> int:
     """
     if args.flags & CLONE_NEWTIME or "clone" not in libc.NUMBERS:
         return -1
-    child_tid = args.child_tid
-    order = (
-        (child_tid, 0) if libc.MACHINE == "x86_64" else (0, child_tid)
-    )  # x86_64: child_tid, tls; others: tls, child_tid
-    pid: int = _raw_syscall(
-        libc.NUMBERS["clone"],
-        args.flags | (0 if args.flags & CLONE_PARENT else _SIGCHLD),
-        0,
-        ctypes.addressof(pidfd),
-        *order,
-    )
+    # The last two are child_tid, tls on x86_64 and tls, child_tid elsewhere (clone(2)).
+    last = (args.child_tid, 0) if libc.MACHINE == "x86_64" else (0, args.child_tid)
+    flags = args.flags | args.exit_signal
+    pid: int = _raw_syscall(libc.NUMBERS["clone"], flags, 0, ctypes.addressof(pidfd), *last)
     return pid

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class MountInfo(NamedTuple):
-    """One line of /proc/PID/mountinfo, escapes resolved; `options` are comma lists, `optional` tags such as shared:1."""
+    """One line of /proc/PID/mountinfo, escapes resolved; `options` are comma lists, `optional` tags (shared:1)."""
 
     id: int
     parent: int

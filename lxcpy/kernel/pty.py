@@ -71,7 +71,7 @@ def make_raw(fd: int) -> list[Any]:
     saved = _attributes(fd)
     raw = saved[:6] + [list(saved[6])]
     raw[0] &= ~(
-        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR 
+        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR
         | termios.ICRNL | termios.IXON
     )  # fmt: skip
     raw[1] &= ~termios.OPOST
