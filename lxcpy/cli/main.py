@@ -1,0 +1,148 @@
+"""Entry of every command: find it, parse its options, open the log, run it, and print what went wrong.
+
+The only place that prints an error and picks an exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from lxcpy import __version__, log, paths
+from lxcpy.cli.registry import COMMANDS
+from lxcpy.errors import LxcpyError, meaning
+
+LOG = log.Log("cli")
+PREFIXES = ("lxcpy-", "lxc-")  # a link named lxc-start works too: LXC's own test scripts call those names
+
+
+def main() -> int:
+    """Run the command that the program's name says, else the first word: `lxcpy-start web`, `lxcpy start web`."""
+    base = os.path.basename(sys.argv[0])
+    for prefix in PREFIXES:
+        if base.startswith(prefix):
+            return run(base[len(prefix) :], base, sys.argv[1:])
+    words = sys.argv[1:]
+    if not words or words[0].startswith("-"):
+        return _overview(words)
+    return run(words[0], f"lxcpy-{words[0]}", words[1:])
+
+
+def run(command: str, prog: str, words: list[str]) -> int:
+    """Run one command with its arguments; the exit status is returned, errors are printed."""
+    context = _Context(prog, quiet=False)
+    try:
+        status = _run(command, context, words)
+        sys.stdout.flush()
+        return status
+    except LxcpyError as error:
+        LOG.error(error.what)
+        context.say(error.lines())
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        place = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        hint = "run it as root" if isinstance(error, PermissionError) and os.geteuid() else context.keep_traceback()
+        context.say(LxcpyError(f"{place}{meaning(error)}", hint=hint).lines())
+        return 1
+    except Exception as error:
+        what = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
+        context.say(LxcpyError(what, hint=context.keep_traceback()).lines())
+        return 1
+
+
+class _Context:
+    """What the error line says besides the error."""
+
+    def __init__(self, prog: str, *, quiet: bool) -> None:
+        self.prog = prog
+        self.name = ""
+        self.quiet = quiet
+
+    def say(self, lines: list[str]) -> None:
+        if self.quiet:
+            return
+        prefix = f"{self.prog}: {self.name}: " if self.name else f"{self.prog}: "
+        text = "".join(f"{line if line.startswith('  ') else prefix + line}\n" for line in lines)
+        try:
+            sys.stdout.flush()
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass  # nobody listens
+
+    def keep_traceback(self) -> str:
+        """Write the traceback of the current exception to a file that its owner alone can read; say where it is."""
+        import traceback
+
+        text = f"{self.prog} {self.name}, lxcpy {__version__}\n{traceback.format_exc()}"
+        for folder in (paths.run_dir(), "/tmp"):
+            path = os.path.join(folder, f"fault-{self.prog}-{os.getpid()}.txt")
+            try:
+                os.makedirs(folder, mode=0o755, exist_ok=True)
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            except OSError:
+                continue
+            with open(fd, "w", errors="backslashreplace") as file:
+                file.write(text)
+            return f"the details are in {path}"
+        return "the details could not be written to a file"
+
+
+def _run(command: str, context: _Context, words: list[str]) -> int:
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(command, COMMANDS, 1)
+        raise LxcpyError(
+            f'"{command}" is not a command', hint=f"did you mean {near[0]}?" if near else "lxcpy --help lists them"
+        )
+    module: Any = __import__(f"lxcpy.commands.{COMMANDS[command][0]}", fromlist=["run"])
+    from lxcpy.cli.options import Answer, parse
+
+    try:
+        args = parse(module.COMMAND, context.prog, words)
+    except Answer as answer:
+        (sys.stdout if answer.stdout else sys.stderr).write(answer.text)
+        return answer.code
+    context.name, context.quiet = args.name, getattr(args, "quiet", False)
+    _open_log(args)
+    status: int = module.run(args)
+    return status
+
+
+def _open_log(args: Any) -> None:
+    """-o FILE and -l LEVEL; -l alone logs to the container's file of LXC's log directory."""
+    path, level = getattr(args, "logfile", None), getattr(args, "logpriority", None)
+    if path is None and level is None:
+        return
+    if path is None:
+        if not args.name:
+            return
+        machine = args.lxcpath == paths.LXCPATH and os.geteuid() == 0
+        folder = "/var/log/lxc" if machine else f"{args.lxcpath}/{args.name}"
+        path = f"{folder}/{args.name}.log"
+    try:
+        log.open_log(path, log.ERROR if level is None else level, program=args.prog, name=args.name)
+    except OSError as error:
+        raise LxcpyError(f'cannot write the log to "{path}": {meaning(error)}', hint="-o FILE names another") from error
+
+
+def _overview(words: list[str]) -> int:
+    """`lxcpy`, `lxcpy --help`, `lxcpy --version`."""
+    if words[:1] == ["--version"]:
+        sys.stdout.write(f"{__version__}\n")
+        return 0
+    wanted = words[:1] in (["-h"], ["--help"])
+    width = max(map(len, COMMANDS))
+    lines = ["Usage: lxcpy COMMAND [ARGUMENT...]", "       lxcpy-COMMAND [ARGUMENT...]", "", "Commands :"]
+    lines += [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines += ["", "lxcpy COMMAND --help explains one.", ""]
+    (sys.stdout if wanted else sys.stderr).write("\n".join(lines))
+    return 0 if wanted else 1

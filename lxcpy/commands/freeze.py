@@ -1,0 +1,12 @@
+"""Stop every process of a container until it is thawed."""
+
+from __future__ import annotations
+
+from lxcpy.cli.options import Command
+
+COMMAND = Command(
+    "freeze",
+    "Stop every process of a container until it is thawed.",
+    "--name=NAME",
+    exit_status={0: "the container is frozen, or was so already", 1: "it does not run"},
+)
