@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
-from typing import NamedTuple
 
 from lxcpy.kernel import libc
+from lxcpy.kernel.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # The index is the number (linux/capability.h).
 CAPABILITIES = (

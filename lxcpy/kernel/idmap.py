@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from lxcpy.kernel import libc, namespace
 from lxcpy.kernel.fd import Fd
+from lxcpy.kernel.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class IdRange(NamedTuple):

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Decoder = Callable[[Any], str]
+    Parameter = tuple[Any, Decoder]
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -22,8 +28,6 @@ u32 = ctypes.c_uint32
 string = ctypes.c_char_p
 pointer = ctypes.c_void_p
 
-Decoder = Callable[[Any], str]
-Parameter = tuple[Any, Decoder]
 
 MACHINE = os.uname().machine
 

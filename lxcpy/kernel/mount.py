@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import NamedTuple
 
 from lxcpy.kernel import libc
 from lxcpy.kernel.fd import Fd
+from lxcpy.kernel.record import NamedTuple
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from lxcpy.kernel.record import NamedTuple
 
 
 class MountInfo(NamedTuple):

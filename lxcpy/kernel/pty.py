@@ -6,9 +6,12 @@ import fcntl
 import os
 import struct
 import termios
-from typing import Any
 
 from lxcpy.kernel.fd import Fd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
