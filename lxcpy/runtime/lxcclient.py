@@ -9,9 +9,9 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-from typing import NamedTuple
 
 from lxcpy.errors import StateError, meaning
+from lxcpy.kernel.record import NamedTuple
 from lxcpy.runtime import lxcprotocol as wire
 
 TIMEOUT = 10.0  # seconds; a monitor answers from memory, so one that does not is stuck or stopped

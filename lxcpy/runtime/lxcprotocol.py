@@ -12,7 +12,8 @@ Learnt from src/lxc/commands.c, commands_utils.c, af_unix.c and monitor.h; the l
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+from lxcpy.kernel.record import NamedTuple  # typing's costs more than the rest of a light command
 
 # fmt: off
 GET_TTY_FD                  = 0
@@ -77,6 +78,12 @@ class DeviceRule(NamedTuple):
     minor: int  # -1: any
     access: str  # some of rwm
     allow: bool
+
+    @property
+    def text(self) -> str:
+        """The rule as devices.allow and devices.deny take it: `c 1:3 rwm`."""
+        major, minor = ("*" if number < 0 else number for number in (self.major, self.minor))
+        return f"{self.type} {major}:{minor} {self.access}"
 
 
 class Message(NamedTuple):
