@@ -280,6 +280,7 @@ class Config:
     proc: tuple[tuple[str, str], ...] = ()  # (oom_score_adj, 10)
     keyring_session: bool = True  # a session keyring of its own
     sched_core: bool = False
+    warnings: tuple[tuple[Origin, str], ...] = field(default=(), compare=False, repr=False)  # keys that say nothing now
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
     def at(self, key: str, item: int | None = None) -> Origin | None:
