@@ -1,7 +1,8 @@
 """From the config's cgroup keys to the groups to make and the values to write: decided before anything is touched.
 
 Names are LXC's: `lxc.payload.NAME` below the base of each hierarchy, with a suffix `-1`, `-2`... shared by all
-hierarchies when the name is taken; the keys lxc.cgroup.dir* and the system key lxc.cgroup.pattern move it. No monitor group is made by default: one supervisor serves all containers and stays where it was started.
+hierarchies when the name is taken; the keys lxc.cgroup.dir* and the system key lxc.cgroup.pattern move it. No monitor
+group is made by default: one supervisor serves all containers and stays where it was started.
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ def _make_all(plan: CgroupPlan, record: Record, made: Record) -> bool:
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
                 _fill_cpuset(mount, payload)
         made["payload"][mount] = payload
-        if record["monitor"]:
-            if _make(mount, record["monitor"][mount], parents):  # one that exists serves as well, but is not ours
-                made["monitor"][mount] = record["monitor"][mount]
+        monitor = record["monitor"].get(mount)
+        if monitor and _make(mount, monitor, parents):  # one that exists serves as well, but is not ours
+            made["monitor"][mount] = monitor
         if not parents:
             del made["parents"][mount]
     return True
