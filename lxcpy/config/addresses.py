@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from lxcpy.config.values import INT_MAX, Codec, octets, unsigned
+from lxcpy.config.numbers import unsigned
+from lxcpy.config.values import INT_MAX, Codec, octets
 
 IFNAMSIZ = 16
 VLAN_MAX = 4094

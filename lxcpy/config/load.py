@@ -17,6 +17,7 @@ from lxcpy.config.addresses import fill_hwaddr
 from lxcpy.config.build import build
 from lxcpy.config.keys.row import GROUP, INCLUDE, REMOVED
 from lxcpy.config.model import Config
+from lxcpy.config.presets import PRESET_DIRS, members, preset
 from lxcpy.config.schema import Found
 from lxcpy.config.settings import ANY_TYPE, Settings
 from lxcpy.errors import ConfigError, ConfigErrors, Origin, meaning
@@ -26,7 +27,6 @@ __all__ = ["fill_hwaddr", "load", "load_text", "preset", "read"]
 MAX_DEPTH = 32
 MAX_FILES = 1000  # files read for one config: includes can multiply
 MAX_PROBLEMS = 100
-PRESET_DIRS = (f"{paths.LXC_CONFIG_DIR}/", "/usr/local/share/lxc/config/")
 _NOTHING = object()
 
 
@@ -50,16 +50,6 @@ class _Cached(NamedTuple):
 
 _CACHE: dict[str, _Cached] = {}
 _CACHE_SIZE = 4096
-
-
-def preset(path: str) -> str:
-    """`path`, or our own file where it names a preset of an LXC that is not installed."""
-    for directory in PRESET_DIRS:
-        if path.startswith(directory) and not os.path.exists(path):
-            ours = os.path.join(paths.data_dir("config"), path[len(directory) :])
-            if os.path.exists(ours):
-                return ours
-    return path
 
 
 def parse(content: str) -> Parsed:
@@ -146,6 +136,7 @@ class Loader:
         self.problems: list[ConfigError] = []
         self.warnings: list[tuple[Origin, str]] = []
         self.includes: list[tuple[str, Origin]] = []
+        self.applied: list[tuple[Found, str]] = []  # every setting in the order of its effect
         self.left_out = 0
         self.files = 0
 
@@ -178,7 +169,9 @@ class Loader:
             try:
                 if shape is INCLUDE:
                     self.include(value_text, at, inside)
-                elif shape is REMOVED:
+                    continue
+                self.applied.append((found, value_text))
+                if shape is REMOVED:
                     self.removed(found, value, at)
                 elif value is _NOTHING:
                     settings.set_empty(found)
@@ -208,9 +201,8 @@ class Loader:
         if len(inside) >= MAX_DEPTH:
             self.problem(at, f'"{name}": includes are nested more than {MAX_DEPTH} deep')
             return
-        path = preset(os.path.join(os.path.dirname(at.file), name))
         try:
-            for one in self.members(path):
+            for one in members(name, at.file):
                 self.files += 1
                 if self.files > MAX_FILES:
                     if self.files == MAX_FILES + 1:
@@ -219,21 +211,10 @@ class Loader:
                 self.includes.append((one, at))
                 self.file(one, via, inside)
         except OSError as error:
-            hint = None
-            if isinstance(error, FileNotFoundError) and path.startswith(PRESET_DIRS):
-                hint = f"lxcpy's presets are in {paths.data_dir('config')}; or is the name mistyped?"
-            self.problem(at, f'lxc.include: cannot read "{path}": {meaning(error)}', hint)
-
-    @staticmethod
-    def members(path: str) -> list[str]:
-        """The files that an include means. Raises OSError."""
-        if path.endswith("/") or os.path.isdir(path):
-            try:
-                names = sorted(name for name in os.listdir(path) if name.endswith(".conf") and len(name) > 5)
-            except FileNotFoundError:
-                return []  # LXC's presets include folders for local additions that need not be there
-            return [os.path.join(path, name) for name in names]
-        return [path]
+            hint = "is the name mistyped?" if isinstance(error, FileNotFoundError) else None
+            if hint and name.startswith(PRESET_DIRS):
+                hint = f"lxcpy's presets are in {paths.data_dir('config')}; {hint}"
+            self.problem(at, f'lxc.include: cannot read "{error.filename or name}": {meaning(error)}', hint)
 
     def finish(self) -> Config:
         """The Config. Raises ConfigErrors."""
@@ -281,6 +262,15 @@ def load(path: str, *, defines: Sequence[str] = ()) -> Config:
     ConfigError where the file cannot be read.
     """
     return run(path, defines).finish()
+
+
+def flatten(loader: Loader) -> str:
+    """What a loader applied as one text without includes: it loads to the same Config whatever becomes of the files."""
+    lines = []
+    for found, value in loader.applied:
+        quote = '"' if value[:1] in "\"' " or value[-1:] in "\"' " else ""
+        lines.append(f"{_written(found)} = {quote}{value}{quote}\n" if value else f"{_written(found)} =\n")
+    return "".join(lines)
 
 
 def load_text(content: str, file: str) -> Config:

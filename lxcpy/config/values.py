@@ -1,8 +1,8 @@
 """Codecs: how the text after `=` becomes a value, and the canonical text that LXC prints for it.
 
 A codec knows no key and no file: `parse` raises ValueError with a reason, and the caller adds the key, the line and the
-grammar as hint. Law, checked by a property test: parse(format(v)) == v. Numbers follow strtoul(3) with base 0, as
-LXC's do (`0x10`, `010`); a canonical number is decimal.
+grammar as hint. Law, checked by a property test: parse(format(v)) == v. A canonical number is
+decimal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-UINT_MAX = 2**32 - 1
+from lxcpy.config.numbers import UINT_MAX, number, unsigned
+
 INT_MAX = 2**31 - 1
 UNLIMITED = -1  # of an rlimit
 
@@ -47,36 +48,6 @@ class Codec(NamedTuple):
     grammar: str  # one line: the hint of an error, and the man page's
     parse: Callable[[str], Any]
     format: Callable[[Any], str] = str
-
-
-def number(text: str) -> int:
-    """An integer as strtol(3) with base 0 reads it, whole text. Raises ValueError."""
-    if len(text) < 20 and text.isdigit() and text.isascii() and (text[0] != "0" or text == "0"):
-        return int(text)
-    if len(text) > 100:
-        raise ValueError(f"{len(text)} characters are not a number")
-    body = text.lstrip(" \t\n\v\f\r")
-    sign = -1 if body[:1] == "-" else 1
-    digits = body[1:] if body[:1] in "+-" else body
-    base = 16 if digits[:2] in ("0x", "0X") else 8 if digits[:1] == "0" else 10
-    digits = digits[2:] if base == 16 else digits
-    # int() also takes blanks, signs and underscores, which strtol does not
-    if not digits.isalnum() or not digits.isascii():
-        raise ValueError(f'"{text}" is not a number')
-    try:
-        return sign * int(digits, base)
-    except ValueError:
-        raise ValueError(f'"{text}" is not a number') from None
-
-
-def unsigned(text: str, maximum: int = UINT_MAX) -> int:
-    """A number from 0 to `maximum`."""
-    value = number(text)
-    if value < 0 or text.lstrip()[:1] == "-":
-        raise ValueError(f'"{text}" is negative')
-    if value > maximum:
-        raise ValueError(f'"{text}" is more than {maximum}')
-    return value
 
 
 def _signed(text: str) -> int:
