@@ -6,9 +6,8 @@ cgroup.controllers, because a mount line does not say which controllers v2 was g
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from lxcpy.errors import CgroupError
+from lxcpy.kernel.record import NamedTuple
 
 # Words of a v1 mount that name a controller; every other word (xattr, release_agent=, noprefix...) is an option.
 V1_CONTROLLERS = frozenset((

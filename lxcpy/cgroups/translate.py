@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from lxcpy.cgroups.layout import Layout
 from lxcpy.config.model import CgroupEntry
 from lxcpy.errors import CgroupError, Origin
+from lxcpy.kernel.record import NamedTuple
 
 
 class Write(NamedTuple):

@@ -16,6 +16,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+from lxcpy.cgroups import files
 from lxcpy.cgroups.plan import CgroupPlan
 from lxcpy.cgroups.refusals import failed, refused
 from lxcpy.errors import CgroupError
@@ -96,9 +97,9 @@ def _fill_cpuset(mount: str, path: str) -> None:
     above = group.rpartition("/")[0]
     try:
         for name in ("cpuset.cpus", "cpuset.mems"):
-            if not _read(f"{group}/{name}").strip():  # filled already where the parent has clone_children
-                _write(f"{group}/{name}", _read(f"{above}/{name}").strip())
-        _write(f"{group}/cgroup.clone_children", "1")  # for the groups that the container makes
+            if not files.read(f"{group}/{name}").strip():  # filled already where the parent has clone_children
+                files.write(f"{group}/{name}", files.read(f"{above}/{name}").strip())
+        files.write(f"{group}/cgroup.clone_children", "1")  # for the groups that the container makes
     except OSError as error:
         raise failed(f"cannot give the cgroup {group} its CPUs and memory nodes", error) from error
 
@@ -107,8 +108,8 @@ def _use_hierarchy(mount: str, path: str) -> None:
     """Before Linux 5.11 a child's memory counted for its parent only with use_hierarchy."""
     file = f"{mount}{path}/memory.use_hierarchy"
     try:
-        if _read(file).strip() == "0":
-            _write(file, "1")
+        if files.read(file).strip() == "0":
+            files.write(file, "1")
     except OSError as error:
         LOG.debug(f"{file}: {os.strerror(error.errno or 0)}")
 
@@ -123,10 +124,10 @@ def _hand_down(plan: CgroupPlan, mount: str, record: Record) -> None:
     for step in steps:
         file = f"{mount}{step}/cgroup.subtree_control"
         try:
-            enabled = _read(file).split()
+            enabled = files.read(file).split()
             missing = [controller for controller in plan.enable if controller not in enabled]
             if missing:
-                offered = _read(f"{mount}{step}/cgroup.controllers").split()
+                offered = files.read(f"{mount}{step}/cgroup.controllers").split()
                 missing = [controller for controller in missing if controller in offered]
             if missing:
                 _enable(file, missing, plan)
@@ -138,13 +139,13 @@ def _hand_down(plan: CgroupPlan, mount: str, record: Record) -> None:
 
 def _enable(file: str, controllers: list[str], plan: CgroupPlan) -> None:
     try:
-        _write(file, " ".join(f"+{controller}" for controller in controllers))
+        files.write(file, " ".join(f"+{controller}" for controller in controllers))
         return
     except OSError:
         pass  # one that cannot be enabled must not keep the others back
     for controller in controllers:
         try:
-            _write(file, f"+{controller}")
+            files.write(file, f"+{controller}")
         except OSError as error:
             if controller in plan.required:
                 what = f"cannot enable the {controller} controller in {file}"
@@ -198,7 +199,7 @@ def enter(record: Record, pid: int) -> None:
     """
     for mount, path in record["payload"].items():
         try:
-            _write(f"{mount}{path}/cgroup.procs", str(pid))
+            files.write(f"{mount}{path}/cgroup.procs", str(pid))
         except OSError as error:
             raise failed(f"cannot move process {pid} into the cgroup {mount}{path}", error) from error
 
@@ -217,7 +218,7 @@ def _apply(writes: Any, record: Record) -> None:
     for write in writes:
         path = f"{write.mount}{record['limit'][write.mount]}/{write.file}"
         try:
-            _write(path, write.value)
+            files.write(path, write.value)
         except OSError as error:
             raise refused(write, f'cannot write "{write.value}" to {path}', error) from error
 
@@ -335,19 +336,3 @@ def _step(group: int, name: str) -> tuple[int, bool]:
         return group, False
     os.close(group)
     return following, True
-
-
-def _read(path: str) -> str:
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(number, 65536).decode()
-    finally:
-        os.close(number)
-
-
-def _write(path: str, value: str) -> None:
-    number = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(number, value.encode())
-    finally:
-        os.close(number)
