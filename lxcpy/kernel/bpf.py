@@ -34,6 +34,7 @@ _F_REPLACE = 4
 _bpf = libc.syscall("bpf", (libc.int_, libc.choice(_COMMANDS)), (libc.pointer, libc.hidden), (libc.uint, libc.number))
 
 ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_MKNOD, _READ, _WRITE
+_ALL_LETTERS = 7
 TYPES = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_BLOCK, _CHAR
 
 
@@ -82,21 +83,29 @@ def device_program(rules: Sequence[DeviceRule], *, allow: bool) -> bytes:
         _instruction(_LOAD_WORD, 5, 1, 8),  # r5 = minor
     ]
     for rule in reversed(rules):
+        if rule.type == "a" and rule.major < 0 and rule.minor < 0 and _letters(rule) == _ALL_LETTERS:
+            allow = rule.allow  # what stands before it can never be reached, which the verifier would refuse
+            break
         code += _rule(rule)
     code += [_instruction(_MOV_VALUE, 0, value=int(allow)), _instruction(_EXIT)]
     return b"".join(code)
+
+
+def _letters(rule: DeviceRule) -> int:
+    bits = 0
+    for letter in rule.access:
+        bits |= ACCESS[letter]
+    return bits
 
 
 def _rule(rule: DeviceRule) -> list[bytes]:
     """Leave with the rule's verdict if all its tests hold, else go on behind it."""
     tests: list[tuple[int, int, int, int]] = []  # code, dst, src, value of each test that jumps behind the rule
     before: list[bytes] = []
-    letters = 0
-    for letter in rule.access:
-        letters |= ACCESS[letter]
+    letters = _letters(rule)
     if rule.type != "a":
         tests.append((_UNLESS_EQUAL, 2, 0, TYPES[rule.type]))
-    if letters != 7:
+    if letters != _ALL_LETTERS:
         before += [_instruction(_MOV_REG, 1, 3), _instruction(_AND_VALUE, 1, value=letters)]
         # allow: every letter asked for is ours (r1 == r3); refuse: one is (r1 != 0)
         tests.append((_UNLESS_EQUAL_REG, 1, 3, 0) if rule.allow else (0x15, 1, 0, 0))  # BPF_JMP | BPF_JEQ | BPF_K
