@@ -1,258 +1,17 @@
-"""A config file and what it includes, as one Config.
-
-Parsed files are kept by (mtime, size, inode), since one supervisor loads the same presets for hundreds of containers.
-All problems of a file are raised together, each with its line and the includes that led there.
-"""
+"""A config file and what it includes, as one Config."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
-from lxcpy import paths
-from lxcpy.config import schema, text
+from lxcpy.config import text
 from lxcpy.config.addresses import fill_hwaddr
 from lxcpy.config.build import build
-from lxcpy.config.keys.row import GROUP, INCLUDE, REMOVED
+from lxcpy.config.lines import Loader, parse, run, written, written
 from lxcpy.config.model import Config
-from lxcpy.config.presets import PRESET_DIRS, members, preset
-from lxcpy.config.schema import Found
-from lxcpy.config.settings import ANY_TYPE, Settings
-from lxcpy.errors import ConfigError, ConfigErrors, Origin, meaning
+from lxcpy.config.presets import preset
 
-__all__ = ["fill_hwaddr", "load", "load_text", "preset", "read"]
-
-MAX_DEPTH = 32
-MAX_FILES = 1000  # files read for one config: includes can multiply
-MAX_PROBLEMS = 100
-_NOTHING = object()
-
-
-class Item(NamedTuple):
-    """One line, understood as far as it can be without the lines before it."""
-
-    number: int
-    found: Found | None  # None: the line cannot be understood at all
-    text: str
-    value: Any  # parsed; _NOTHING: the value is empty
-    problem: tuple[str, str | None] | None  # reason and hint
-
-
-Parsed = tuple[Item, ...]
-
-
-class _Cached(NamedTuple):
-    stamp: tuple[int, int, int, int]
-    parsed: Parsed
-
-
-_CACHE: dict[str, _Cached] = {}
-_CACHE_SIZE = 4096
-
-
-def parse(content: str) -> Parsed:
-    """The lines of one file's text."""
-    wrong = text.fault(content)
-    if wrong:
-        return (Item(wrong.number, None, "", _NOTHING, (wrong.reason, wrong.hint)),)
-    items: list[Item] = []
-    settings = Settings()
-    unknown = 0
-    for line in text.lines(content):
-        if line.key is None:
-            problem = (f'"{_short(line.text)}" has no "="', "write KEY = VALUE")
-            items.append(Item(line.number, None, "", _NOTHING, problem))
-            continue
-        found = schema.lookup(line.key)
-        if found is None:
-            unknown += 1
-            near = schema.nearest(line.key) if unknown <= MAX_PROBLEMS else None
-            unknown_key = (f'unknown key "{_short(line.key)}"', f"the nearest key is {near}" if near else None)
-            items.append(Item(line.number, None, "", _NOTHING, unknown_key))
-        elif not line.value:
-            items.append(Item(line.number, found, "", _NOTHING, None))
-        else:
-            try:
-                items.append(Item(line.number, found, line.value, settings.parse(found, line.value), None))
-            except ValueError as error:
-                wrong_value = (str(error), found.row.value.grammar)
-                items.append(Item(line.number, found, line.value, _NOTHING, wrong_value))
-    return tuple(items)
-
-
-def _short(line: str) -> str:
-    line = line.strip()
-    return line if len(line) <= 80 else line[:77] + "..."
-
-
-def read(path: str) -> str:
-    """A config file's text. Raises OSError, also where it is no file."""
-    content, _ = _read(path)
-    return content
-
-
-def _read(path: str) -> tuple[str, os.stat_result]:
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        status = os.fstat(number)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, "Is a directory", path)
-        if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):
-            raise OSError(22, "Not a regular file", path)
-        chunks, size = [], 0
-        while chunk := os.read(number, 1 << 20):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > text.MAX_FILE:
-                break
-    finally:
-        os.close(number)
-    return text.decode(b"".join(chunks)), status
-
-
-def _parsed(path: str) -> tuple[Parsed, tuple[int, int]]:
-    """A file's lines and its (device, inode). Raises OSError."""
-    status = os.stat(path)
-    cached = _CACHE.get(path)
-    stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
-    if cached is not None and cached.stamp == stamp:
-        return cached.parsed, (status.st_dev, status.st_ino)
-    content, status = _read(path)
-    stamp = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
-    parsed = parse(content)
-    if len(_CACHE) >= _CACHE_SIZE:
-        del _CACHE[next(iter(_CACHE))]
-    _CACHE[path] = _Cached(stamp, parsed)
-    return parsed, (status.st_dev, status.st_ino)
-
-
-class Loader:
-    """The state of one load."""
-
-    def __init__(self) -> None:
-        self.settings = Settings()
-        self.problems: list[ConfigError] = []
-        self.warnings: list[tuple[Origin, str]] = []
-        self.includes: list[tuple[str, Origin]] = []
-        self.applied: list[tuple[Found, str]] = []  # every setting in the order of its effect
-        self.left_out = 0
-        self.files = 0
-
-    def problem(self, at: Origin, what: str, hint: str | None = None) -> None:
-        """Note one problem."""
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(ConfigError(what, at=at, hint=hint))
-        else:
-            self.left_out += 1
-
-    def file(self, path: str, via: tuple[tuple[str, int], ...] = (), inside: tuple[tuple[int, int], ...] = ()) -> None:
-        """Apply one file. Raises OSError where it cannot be read."""
-        parsed, identity = _parsed(path)
-        if identity in inside:
-            self.problem(Origin(via[0][0], via[0][1], via[1:]), f'"{path}" includes itself',
-                         "take one of the includes out")  # fmt: skip
-            return
-        self.apply(parsed, path, via, (*inside, identity))
-
-    def apply(self, parsed: Parsed, file: str, via: tuple[tuple[str, int], ...] = (),
-              inside: tuple[tuple[int, int], ...] = ()) -> None:  # fmt: skip
-        """Apply the lines of one file."""
-        settings = self.settings
-        for number, found, value_text, value, problem in parsed:
-            at = Origin(file, number, via)
-            if found is None or problem is not None:
-                self.wrong(found, problem, at)
-                continue
-            shape = found.row.shape
-            try:
-                if shape is INCLUDE:
-                    self.include(value_text, at, inside)
-                    continue
-                self.applied.append((found, value_text))
-                if shape is REMOVED:
-                    self.removed(found, value, at)
-                elif value is _NOTHING:
-                    settings.set_empty(found)
-                else:
-                    settings.put(found, value, at)
-            except ValueError as error:
-                self.problem(at, f"{_written(found)}: {error}")
-
-    def wrong(self, found: Found | None, problem: tuple[str, str | None] | None, at: Origin) -> None:
-        """Note a line that no other line can make right."""
-        reason, hint = problem or ("", None)
-        self.problem(at, f"{_written(found)}: {reason}" if found else reason, hint)
-        if found and found.row.into == "net.type":  # so that the interface's other lines are judged as well
-            self.settings.put(found, ANY_TYPE, at)
-
-    def removed(self, found: Found, value: Any, at: Origin) -> None:
-        """Take note of a key that LXC no longer has."""
-        self.warnings.append((at, f"{found.row.name} is left out: {found.row.summary}"))
-        if value is not _NOTHING and found.row.into:
-            self.settings.put(found, value, at)
-
-    def include(self, name: str, at: Origin, inside: tuple[tuple[int, int], ...]) -> None:
-        """Apply a file, or the *.conf files of a directory in the order of their names."""
-        if not name:
-            return
-        via = ((at.file, at.line), *at.via)
-        if len(inside) >= MAX_DEPTH:
-            self.problem(at, f'"{name}": includes are nested more than {MAX_DEPTH} deep')
-            return
-        try:
-            for one in members(name, at.file):
-                self.files += 1
-                if self.files > MAX_FILES:
-                    if self.files == MAX_FILES + 1:
-                        self.problem(at, f"more than {MAX_FILES} files are included")
-                    return
-                self.includes.append((one, at))
-                self.file(one, via, inside)
-        except OSError as error:
-            hint = "is the name mistyped?" if isinstance(error, FileNotFoundError) else None
-            if hint and name.startswith(PRESET_DIRS):
-                hint = f"lxcpy's presets are in {paths.data_dir('config')}; {hint}"
-            self.problem(at, f'lxc.include: cannot read "{error.filename or name}": {meaning(error)}', hint)
-
-    def finish(self) -> Config:
-        """The Config. Raises ConfigErrors."""
-        if self.problems:
-            if self.left_out:
-                last = self.problems[-1]
-                last.hint = f"{last.hint}; " if last.hint else ""
-                last.hint += f"{self.left_out} more problems are not shown"
-            raise ConfigErrors(self.problems)
-        return build(self.settings, tuple(self.warnings))
-
-
-def _written(found: Found) -> str:
-    if found.net == schema.LAST:
-        return found.row.old[0].replace(".[i]", "")
-    return found.key if found.row.shape is not GROUP else found.row.name
-
-
-def apply_defines(loader: Loader, defines: Sequence[str]) -> None:
-    """Apply `KEY=VALUE` of the command line."""
-    for number, define in enumerate(defines, 1):
-        at = f"-s {_short(define)}"
-        if not define.lstrip().startswith("lxc."):
-            loader.problem(Origin(at, number), f'"{_short(define)}" does not begin with "lxc."')
-        else:
-            loader.apply(parse(define), at)
-
-
-def run(path: str, defines: Sequence[str] = ()) -> Loader:
-    """Load without building: for check and explain. Raises ConfigError where the file cannot be read."""
-    loader = Loader()
-    try:
-        loader.file(path)
-    except OSError as error:
-        hint = "is the container's name right?" if isinstance(error, FileNotFoundError) else None
-        raise ConfigError(f'cannot read the config "{path}": {meaning(error)}', hint=hint) from error
-    apply_defines(loader, defines)
-    return loader
+__all__ = ["fill_hwaddr", "finish", "flatten", "load", "load_flat", "load_text", "preset", "run"]
 
 
 def load(path: str, *, defines: Sequence[str] = ()) -> Config:
@@ -261,20 +20,26 @@ def load(path: str, *, defines: Sequence[str] = ()) -> Config:
     defines: `KEY=VALUE` texts applied after the file (lxc-start -s). Raises ConfigErrors with every problem,
     ConfigError where the file cannot be read.
     """
-    return run(path, defines).finish()
+    return finish(run(path, defines))
 
 
-def flatten(loader: Loader) -> str:
-    """What a loader applied as one text without includes: it loads to the same Config whatever becomes of the files."""
+def load_flat(path: str, defines: Sequence[str] = ()) -> tuple[Config, str]:
+    """As `load`; and what was read as one text without includes, which means the same whatever becomes of the files."""
+    loader = run(path, defines)
     lines = []
     for found, value in loader.applied:
-        quote = '"' if value[:1] in "\"' " or value[-1:] in "\"' " else ""
-        lines.append(f"{_written(found)} = {quote}{value}{quote}\n" if value else f"{_written(found)} =\n")
-    return "".join(lines)
+        lines.append(f"{written(found)} = {text.quoted(value)}\n" if value else f"{written(found)} =\n")
+    return finish(loader), "".join(lines)
 
 
 def load_text(content: str, file: str) -> Config:
     """The config of a text; `file` names it in messages and is where relative includes start. Raises ConfigErrors."""
     loader = Loader()
     loader.apply(parse(content), file)
-    return loader.finish()
+    return finish(loader)
+
+
+def finish(loader: Loader) -> Config:
+    """The Config of what was read. Raises ConfigErrors."""
+    loader.check()
+    return build(loader.settings, tuple(loader.warnings))

@@ -106,7 +106,7 @@ class CgroupEntry:
     dialect: int  # 1 or 2
     key: str  # memory.limit_in_bytes
     value: str
-    origin: Origin | None = None
+    origin: Origin | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Numbers as LXC reads them: strtoul(3) with base 0, whole text (`0x10`, `010`). Light: the peek at a config uses it."""
+"""Numbers as LXC reads them: strtoul(3) with base 0, whole text (`0x10`, `010`). Light: the listing commands use it."""
 
 from __future__ import annotations
 

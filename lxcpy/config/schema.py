@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lxcpy.config.keys import cgroup, hooks, identity, init, net, rootfs, security, terminal
-from lxcpy.config.keys.row import CGROUP, MAP, Row
+from lxcpy.config.keys.row import CGROUP, DEFAULT, MAP, Row
+
+__all__ = ["DEFAULT", "FAMILIES", "LAST", "NET_MAX", "ROWS", "Found", "is_map", "lookup", "nearest"]
 
 FAMILIES = (identity, init, rootfs, net, cgroup, security, terminal, hooks)
 ROWS: tuple[Row, ...] = tuple(row for family in FAMILIES for row in family.ROWS)

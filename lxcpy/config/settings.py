@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from lxcpy.config import schema
-from lxcpy.config.keys.row import CGROUP, FOLD, GROUP, INCLUDE, LIST, MAP, ONE, REMOVED, WORDS, Default, Row
+from lxcpy.config.keys.row import CGROUP, FOLD, GROUP, INCLUDE, LIST, MAP, ONE, REMOVED, WORDS, Row
 from lxcpy.config.schema import LAST, Found
 from lxcpy.config.values import NAMESPACES
 from lxcpy.errors import Origin
@@ -23,6 +23,8 @@ EXCLUDES = {
 }
 ANY_TYPE = "?"  # the type of an interface whose type is wrong: no model is made of it
 _AUTO_FAMILIES = {"proc": 0, "sys": 1, "cgroup": 2, "cgroup-full": 2, "cgroup2": 2, "shmounts": 3}
+
+_LISTS = frozenset(row.into for row in schema.ROWS if row.shape not in (ONE, REMOVED)) - {"cap.keep"}
 
 Where = Origin | None
 
@@ -136,12 +138,26 @@ class Settings:
         self.nets[index] = nic
         return nic, self.nets_where.setdefault(index, {})
 
+    def resolved(self, found: Found) -> str:
+        """The modern key, with the number of the interface that an old name without one means."""
+        if found.net == LAST:
+            return found._replace(net=self.last_net or 0).key
+        return found.key
+
+    def state(self) -> Any:
+        """All settings in a form that can be compared: where they were written does not count."""
+        values = {into: value for into, value in self.values.items() if value or into not in _LISTS}
+        if "cgroup.entries" in values:
+            values["cgroup.entries"] = [entry[:3] for entry in values["cgroup.entries"]]
+        nets = {index: {k: v for k, v in nic.items() if v or k not in _LISTS} for index, nic in self.nets.items()}
+        return values, nets
+
     # -- clear -------------------------------------------------------------------------------------------------------
 
     def set_empty(self, found: Found) -> None:
         """What a line with an empty value does. Raises ValueError."""
         row = found.row
-        if row.empty is not Default:
+        if row.empty is not schema.DEFAULT:
             self.values[row.into] = row.empty
             self.where.pop(row.into, None)
         else:

@@ -1,8 +1,8 @@
 """The system's settings, lxc.conf: a second table of keys. Light: every command asks it for the lxcpath.
 
-The file is /etc/lxc/lxc.conf, a user's ~/.config/lxc/lxc.conf. Rules, as LXC's: the first line of a key wins, `#` begins
-a comment line, unknown keys are ignored, a missing file is an empty one. ConfigObj is not used: it would cost the light
-commands 16 ms for files of a few lines.
+The file is /etc/lxc/lxc.conf, a user's ~/.config/lxc/lxc.conf. Rules, as LXC's: the first line of a key wins, `#`
+begins a comment line, unknown keys are ignored, a missing file is an empty one. ConfigObj is not used: it would cost
+the light commands 16 ms for files of a few lines.
 """
 
 from __future__ import annotations

@@ -50,6 +50,13 @@ def value_of(text: str) -> str:
     return value
 
 
+def quoted(value: str) -> str:
+    """A value as it must stand in a file to be read as it is."""
+    if value and value_of(value) != value:
+        return f'"{value}"'
+    return value
+
+
 def lines(text: str) -> list[Line]:
     """The lines of `text` that set something, in order."""
     found = []

@@ -20,8 +20,7 @@ REMOVED = "removed"  # LXC once had it; accepted and left out with a warning
 SHAPES = (ONE, LIST, WORDS, FOLD, MAP, CGROUP, GROUP, INCLUDE, REMOVED)
 
 
-class Default:
-    """The mark of "as in the model" in the column `empty`."""
+DEFAULT = object()  # in the column `empty`: as in the model
 
 
 class Row(NamedTuple):
@@ -32,7 +31,7 @@ class Row(NamedTuple):
     since: str  # the first LXC with this name
     summary: str
     old: tuple[str, ...] = ()  # names that other eras used
-    empty: Any = Default  # what an empty value sets where that is not the default
+    empty: Any = DEFAULT  # what an empty value sets where that is not the default
     unset: str = ""  # what LXC prints while the model says None
     joint: str = ""  # what stands between the printed items; nothing: each ends with a line feed
     needs: str = ""  # the lxc.net.[i].type that must be set before

@@ -25,5 +25,5 @@ ROWS = (
     Row("lxc.monitor.unshare", "monitor.unshare", SWITCH, ONE, "2.0",
         "Whether the hooks before start run in a mount namespace of their own."),
     Row("lxc.monitor.signal.pdeath", "monitor.signal_pdeath", SIGNAL, ONE, "3.1",
-        "Signal init gets when its supervisor dies.", empty=0, unset="0"),
+        "Signal init gets when its supervisor dies.", unset="0"),
 )  # fmt: skip
