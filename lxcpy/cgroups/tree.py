@@ -54,7 +54,7 @@ def _make_all(plan: CgroupPlan, record: Record, made: Record) -> bool:
         made["limit"][mount] = limit
         if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
             for path in (*parents, limit):
-                _fill_cpuset(mount, path)
+                fill_cpuset(mount, path)
         elif "memory" in hierarchy.controllers and hierarchy.version == 1:
             _use_hierarchy(mount, limit)
         if hierarchy.version == 2 and plan.enable:
@@ -63,7 +63,7 @@ def _make_all(plan: CgroupPlan, record: Record, made: Record) -> bool:
             if not _make(mount, payload, []):
                 return False
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
-                _fill_cpuset(mount, payload)
+                fill_cpuset(mount, payload)
         made["payload"][mount] = payload
         monitor = record["monitor"].get(mount)
         if monitor and _make(mount, monitor, parents):  # one that exists serves as well, but is not ours
@@ -91,7 +91,7 @@ def _make(mount: str, path: str, parents: list[str]) -> bool:
         raise failed(f"cannot make the cgroup {mount}{path}", error) from error
 
 
-def _fill_cpuset(mount: str, path: str) -> None:
+def fill_cpuset(mount: str, path: str) -> None:
     """A new v1 cpuset has no CPU and no memory node and lets no process in: give it its parent's."""
     group = mount + path
     above = group.rpartition("/")[0]

@@ -342,7 +342,7 @@ def network_script(environment: Mapping[str, str], *, fatal: bool = True) -> Cal
 
 
 def netlink_in(netns: Fd) -> socket.socket:
-    """A netlink socket of another network namespace; the calling, single-threaded process comes back. Raises OSError."""
+    """A netlink socket of another network namespace; the calling thread comes back. Raises OSError."""
     with Fd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as own:
         namespace.setns(netns.number, namespace.NAMESPACES["net"])
         try:

@@ -1,0 +1,289 @@
+"""`Container`: one container, one method a verb; whoever runs it, our supervisor or a real LXC's monitor.
+
+Import-light: the light commands are calls of this class. What a verb needs beyond a socket is imported by the verb.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lxcpy.errors import StateError
+from lxcpy.runtime import client, lookup, lxcclient
+
+STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
+
+
+class Container:
+    """A container by name and lxcpath; it need not exist.
+
+    name, lxcpath: as in the lxc-* commands. Raises UsageError for a name that is none.
+    """
+
+    def __init__(self, name: str, lxcpath: str | None = None) -> None:
+        from lxcpy.errors import UsageError
+
+        if not name or "/" in name or name in (".", "..") or "\0" in name or len(os.fsencode(name)) > 200:
+            raise UsageError(f'"{name}" is not a container name', hint="a name is a file name without a slash")
+        self.name = name
+        self.lxcpath = (lxcpath or lookup.default_lxcpath()).rstrip("/") or "/"
+
+    # -- on disk ---------------------------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> str:
+        """LXCPATH/NAME."""
+        return os.path.join(self.lxcpath, self.name)
+
+    @property
+    def config_file(self) -> str:
+        """LXCPATH/NAME/config."""
+        return os.path.join(self.directory, "config")
+
+    @property
+    def defined(self) -> bool:
+        """Does it have a config file?"""
+        return os.path.exists(self.config_file)
+
+    def require_defined(self) -> None:
+        """Raises StateError with the nearest name where there is no such container."""
+        if not self.defined:
+            raise no_such(self.lxcpath, self.name)
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def describe(self, **detail: bool) -> dict[str, Any] | None:
+        """What runs: state, pid, config and, as `detail` asks, addresses, cgroups, network. None when it is STOPPED.
+
+        `ours` tells whether our supervisor runs it; a real LXC's monitor knows state and pid alone.
+        """
+        supervisor = client.connect_if_any()
+        if supervisor is not None:
+            with supervisor:
+                found = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name, detail=detail)["container"]
+                if found:
+                    return {**found, "ours": True}
+        theirs = lxcclient.command(self.lxcpath, self.name)
+        state = theirs.state()
+        if state == "STOPPED":
+            return None
+        return {"name": self.name, "state": state, "pid": theirs.init_pid(), "ours": False}
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        found = self.describe()
+        return str(found["state"]) if found else "STOPPED"
+
+    @property
+    def init_pid(self) -> int:
+        """The host's pid of init; 0 when it is not running."""
+        return lookup.init_pid(self.lxcpath, self.name)
+
+    # -- verbs -----------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        *,
+        rcfile: str | None = None,
+        define: Sequence[str] = (),
+        command: Sequence[str] | None = None,
+        share: Mapping[str, str] | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        console: str | None = None,
+        console_log: str | None = None,
+        log_file: str | None = None,
+        log_level: int | None = None,
+        stdio: Sequence[int] = (),
+        foreground: bool = False,
+    ) -> Start:
+        """Start it and return once it runs. Raises LxcpyError with the cause, everything undone.
+
+        rcfile:     another config file. define: KEY=VALUE, applied after it.
+        command:    run this under a small init instead of the system (lxc-execute).
+        share:      namespace → container name or pid.
+        stdio:      three descriptors for init instead of the console.
+        foreground: it ends with this process: keep the returned connection open.
+        """
+        self.check_startable(rcfile)
+        options = {
+            "name": self.name,
+            "lxcpath": self.lxcpath,
+            "config": os.path.abspath(rcfile) if rcfile else self.config_file,
+            "define": list(define),
+            "environ": dict(os.environ),
+            "command": list(command) if command is not None else None,
+            "share": dict(share or {}),
+            "uid": uid,
+            "gid": gid,
+            "console": console,
+            "console_log": os.path.abspath(console_log) if console_log else None,
+            "log_file": os.path.abspath(log_file) if log_file else None,
+            "log_level": log_level,
+            "caller": os.getpid(),
+        }
+        supervisor = client.connect()
+        try:
+            answer = supervisor.ask("start", fds=list(stdio), options=options, foreground=foreground)
+        except BaseException:
+            supervisor.close()
+            raise
+        if not foreground:
+            supervisor.close()
+        return Start(supervisor, int(answer.get("pid") or 0), bool(answer.get("already")))
+
+    def check_startable(self, rcfile: str | None) -> None:
+        """Say what a start would trip over before anything is asked. Raises StateError."""
+        if rcfile is None:
+            self.require_defined()
+        elif not os.path.exists(rcfile):
+            raise StateError(f'the config file "{rcfile}" does not exist', hint="-f names it")
+        if os.path.exists(os.path.join(self.directory, "partial")):
+            from lxcpy.runtime import partial
+
+            partial.check(self.lxcpath, self.name)
+
+    def signal(self, kind: str) -> None:
+        """Send init the signal for halt, reboot or stop, as its config defines it. Raises StateError when stopped."""
+        supervisor = client.connect_if_any()
+        if supervisor is not None:
+            with supervisor:
+                if supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]:
+                    supervisor.ask("signal", lxcpath=self.lxcpath, name=self.name, signal=kind)
+                    return
+        from lxcpy.runtime import foreign
+
+        foreign.signal(self.lxcpath, self.name, kind)
+
+    def wait(self, states: Iterable[str], timeout: float | None = None, *, change: bool = False) -> str | None:
+        """Wait until one of `states` is reached: which, None after `timeout` seconds.
+
+        change: not the state it is in now, only one that it enters from now on.
+        """
+        wanted = sorted(set(states))
+        supervisor = client.connect_if_any()
+        if supervisor is not None:
+            with supervisor:
+                known = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]
+                if known or not lxcclient.command(self.lxcpath, self.name).running():
+                    try:
+                        answer = supervisor.ask(
+                            "wait",
+                            timeout=timeout,
+                            lxcpath=self.lxcpath,
+                            name=self.name,
+                            states=wanted,
+                            change=change,
+                        )
+                        return str(answer["state"])
+                    except TimeoutError:
+                        return None
+        return lxcclient.command(self.lxcpath, self.name).wait(tuple(wanted), timeout)
+
+    def shutdown(self, timeout: float | None = 60) -> bool:
+        """Ask init to halt and wait: did it stop within `timeout` seconds (None: for ever; 0: not waited for)?"""
+        self.signal("halt")
+        return timeout == 0 or self.wait(["STOPPED"], timeout) is not None
+
+    def kill(self, timeout: float | None = None) -> bool:
+        """Send lxc.signal.stop and wait until it is STOPPED."""
+        self.signal("stop")
+        return self.wait(["STOPPED"], timeout) is not None
+
+    def reboot(self, timeout: float | None = 60) -> bool:
+        """Ask init to reboot and wait until it runs again; 0 does not wait."""
+        if timeout == 0:
+            self.signal("reboot")
+            return True
+        pid = self.init_pid
+        self.signal("reboot")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            reached = self.wait(["RUNNING", "STOPPED"], left, change=self.init_pid == pid)
+            if reached is None or reached == "STOPPED":
+                return False
+            if self.init_pid not in (0, pid):
+                return True
+
+    def freeze(self) -> None:
+        """Stop every process until thawed. Raises StateError when it is not running."""
+        self._freezer("freeze")
+
+    def thaw(self) -> None:
+        """Let the processes go on. Raises StateError when it is not running."""
+        self._freezer("thaw")
+
+    def _freezer(self, verb: str) -> None:
+        supervisor = client.connect_if_any()
+        if supervisor is not None:
+            with supervisor:
+                if supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]:
+                    supervisor.ask(verb, lxcpath=self.lxcpath, name=self.name)
+                    return
+        theirs = lxcclient.command(self.lxcpath, self.name)
+        if not theirs.running():
+            raise StateError(f"{self.name} is not running")
+        if verb == "freeze":
+            theirs.freeze()
+        else:
+            theirs.thaw()
+
+    def destroy(self, *, force: bool = False, snapshots: bool = False) -> None:
+        """Remove the container and its storage for good. Raises StateError while it runs, unless `force`."""
+        from lxcpy.runtime import destroy
+
+        if force and self.state != "STOPPED":
+            self.kill(30)
+        destroy.destroy(self.lxcpath, self.name, snapshots=snapshots)
+
+
+class Start:
+    """What came of a start. connection: open for a foreground container, which ends when it closes."""
+
+    def __init__(self, connection: client.Client, pid: int, already: bool) -> None:
+        self.connection = connection
+        self.pid = pid
+        self.already = already
+
+
+def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:
+    """Every container of an lxcpath that is not STOPPED, ours and real LXC's, as `Container.describe` says it."""
+    found: dict[str, dict[str, Any]] = {}
+    supervisor = client.connect_if_any()
+    if supervisor is not None:
+        with supervisor:
+            for one in supervisor.ask("list", lxcpath=lxcpath, detail=detail)["containers"]:
+                if one["state"] != "STOPPED":
+                    found[one["name"]] = {**one, "ours": True}
+    for name in lxcclient.running(lxcpath):
+        if name not in found:
+            theirs = lxcclient.command(lxcpath, name)
+            state = theirs.state()
+            if state != "STOPPED":
+                found[name] = {"name": name, "state": state, "pid": theirs.init_pid(), "ours": False}
+    return found
+
+
+def defined(lxcpath: str) -> list[str]:
+    """The names that have a config file in an lxcpath, sorted by byte; none where the directory is missing."""
+    try:
+        names = os.listdir(lxcpath)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((name for name in names if os.path.isfile(f"{lxcpath}/{name}/config")), key=os.fsencode)
+
+
+def no_such(lxcpath: str, name: str) -> StateError:
+    """The error for a name that is none, with the nearest one that is."""
+    names = defined(lxcpath)
+    hint = "lxcpy-create makes one, lxcpy-ls lists them"
+    if names:
+        import difflib
+
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f'did you mean "{near[0]}"?' if near else hint
+    return StateError(f'there is no container "{name}" in {lxcpath}', hint=hint)

@@ -1,0 +1,339 @@
+"""Starts one container: the host's side, in a process of its own that the warm supervisor forked.
+
+Decide, then do: the config becomes plans; a record that names everything about to be made is written; then it is made.
+Whatever goes wrong, `teardown` of that record undoes it. The container's first process is cloned with CLONE_PARENT, so
+that it is the supervisor's child and this process can leave.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from lxcpy import log
+from lxcpy.cgroups import layout as cgroup_layout
+from lxcpy.cgroups import plan as cgroup_plan
+from lxcpy.cgroups import tree as cgroup_tree
+from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, StateError, from_dict, meaning
+from lxcpy.kernel import idmap, namespace, process
+from lxcpy.kernel.fd import Fd
+from lxcpy.network import links
+from lxcpy.runtime import hooks, init, joins, state
+from lxcpy.runtime.channel import Channel, Closed
+from lxcpy.runtime.teardown import teardown
+
+LOG = log.Log("start")
+
+
+class Options(NamedTuple):
+    """What a start was asked for; plain data, kept in the record for a reboot."""
+
+    name: str
+    lxcpath: str
+    config: str  # the config file
+    define: list[str]
+    environ: dict[str, str]  # the caller's
+    command: list[str] | None = None  # lxc-execute
+    share: dict[str, str] = {}
+    uid: int | None = None
+    gid: int | None = None
+    console: str | None = None
+    console_log: str | None = None
+    log_file: str | None = None
+    log_level: int | None = None
+    caller: int = 0  # pid of the client
+
+
+class Started(NamedTuple):
+    """What a started container's descriptors are, in the order in which they travel."""
+
+    pidfd: int
+    netlink: int  # a NETLINK_ROUTE socket in the container's network namespace; -1 when that is the host's
+    console: int
+    ttys: list[int]
+    namespaces: list[tuple[str, int]]
+
+
+class Launch:
+    """One start, step by step."""
+
+    def __init__(self, options: Options, report: Channel, stdio: list[int]) -> None:
+        self.options = options
+        self.report = report
+        self.stdio = stdio
+        self.pidfd: Fd | None = None
+        self.pid = 0
+        self.record: state.Record = {}
+
+    # -- decide ----------------------------------------------------------------------------------------------------
+
+    def decide(self) -> None:
+        """Config and plans; nothing is made yet."""
+        options = self.options
+        config, text = joins.load(options.config, options)
+        self.config = config
+        self.open_log()
+        self.spaces = joins.namespaces(config, options.share)
+        uid_ranges, gid_ranges = joins.id_ranges(config)
+        self.uid_ranges, self.gid_ranges = uid_ranges, gid_ranges
+        self.owner = joins.root_of(uid_ranges, gid_ranges)
+        self.layout = cgroup_layout.detect()
+        self.cgroups = cgroup_plan.plan(
+            config.cgroup,
+            name=options.name,
+            layout=self.layout,
+            pattern=joins.system_value("lxc.cgroup.pattern"),
+            use=joins.cgroup_use(),
+            owner=self.owner,
+        )
+        self.network = joins.plan_network(config, options.name)
+        self.record = {
+            "version": 1,
+            "name": options.name,
+            "lxcpath": options.lxcpath,
+            "config": options.config,
+            "state": "STARTING",
+            "options": options._asdict(),
+            "text": text,
+            "launcher": [os.getpid(), process.start_time(os.getpid())],
+            "init": None,
+            "cgroups": self.cgroups.record(),
+            "network": self.network.record,
+        }
+
+    def open_log(self) -> None:
+        """-o and -l, else lxc.log.file and lxc.log.level."""
+        file = self.options.log_file or self.config.log.file
+        level = self.options.log_level if self.options.log_level is not None else self.config.log.level
+        try:
+            log.open_log(file, log.ERROR if level is None else level, program="lxcpy-start", name=self.options.name)
+        except OSError as error:
+            raise LxcpyError(
+                f'cannot open the log file "{file}": {meaning(error)}', at=self.config.at("lxc.log.file")
+            ) from error
+
+    # -- do --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make everything and let init run; raises LxcpyError with all of it undone."""
+        self.decide()
+        state.save(self.record)
+        try:
+            self._make()
+        except BaseException:
+            self.undo()
+            raise
+
+    def _make(self) -> None:
+        config, options = self.config, self.options
+        environment = hooks.base_environment(
+            config, name=options.name, config_file=options.config, caller=options.environ
+        )
+        if config.hook.pre_start:
+            self.report.send({"waiting": True})
+            hooks.run_all(config, "pre-start", environment)
+        joins.check_rootfs(config)
+        self.record["cgroups"] = cgroup_tree.create(self.cgroups)
+        child = init.Child(
+            config=config,
+            options=options,
+            facts=joins.rootfs_facts(config, options, spaces=self.spaces, cgroups=self.record["cgroups"]),
+            spaces=self.spaces,
+            environment=environment,
+            stdio=self.stdio,
+        )
+        child.plan()
+        cgroup_tree.limit(self.cgroups, self.record["cgroups"])
+        self._clone(child)
+        if self.uid_ranges or self.gid_ranges:
+            self._map_ids()
+            cgroup_tree.delegate(self.record["cgroups"], *self.owner)
+        self._limits()
+        self.channel.send({"go": "mapped"})
+        netns = self._network(environment)
+        self.channel.send({"go": "network"})
+        message, fds = self._receive()
+        # only now: the child's mknod would have to obey them
+        cgroup_tree.limit_devices(self.cgroups, self.record["cgroups"])
+        masters = [Fd(fd) for fd in fds]
+        console = masters.pop(0) if message["console"] else None
+        environment["LXC_PID"] = str(self.pid)
+        self.channel.send({"go": "limited"})
+        self._receive()  # ready: only exec is left
+        if config.hook.start_host:
+            self.report.send({"waiting": True})
+            hooks.run_all(config, "start-host", environment)
+        self.channel.send({"go": "exec"})
+        self._await_exec()
+        self.record["state"] = "RUNNING"
+        self.record["launcher"] = None
+        state.save(self.record)
+        self._report(netns, console, masters)
+
+    def _clone(self, child: init.Child) -> None:
+        """The container's first process, held by its channel until it is told to go."""
+        self.channel, theirs = Channel.pair()
+        host_time = joins.set_time_offsets(self.config)
+        with cgroup_tree.Entry(self.record["cgroups"]) as entry:
+            child.entry = entry
+            pid, pidfd = joins.clone(self.spaces, entry.unified)
+            if pid == 0:
+                self.channel.close()
+                child.run(theirs)  # never returns
+        if host_time is not None:
+            namespace.setns(host_time.number, namespace.NAMESPACES["time"])
+            host_time.close()
+        theirs.close()
+        self.pid, self.pidfd = pid, Fd(pidfd)
+        self.record["init"] = [pid, process.start_time(pid)]
+        state.save(self.record)
+
+    def _map_ids(self) -> None:
+        try:
+            idmap.write_maps(self.pid, self.uid_ranges, self.gid_ranges)
+        except OSError as error:
+            raise SecurityError(
+                f"lxc.idmap: the kernel refused the id map: {meaning(error)}",
+                at=self.config.at("lxc.idmap", 0),
+                hint="ranges may not overlap, and there are at most 340 of a kind",
+            ) from error
+
+    def _limits(self) -> None:
+        """lxc.prlimit and lxc.proc: of the process that becomes init."""
+        for limit in self.config.prlimit:
+            key = f"lxc.prlimit.{limit.name}"
+            try:
+                process.prlimit(self.pid, limit.name, limit.soft, limit.hard)
+            except OSError as error:
+                raise LxcpyError(
+                    f"{key}: cannot set {limit.soft}:{limit.hard}: {meaning(error)}", at=self.config.at(key)
+                ) from error
+        for file, value in self.config.proc:
+            try:
+                with open(f"/proc/{self.pid}/{file}", "w") as target:
+                    target.write(value)
+            except OSError as error:
+                raise LxcpyError(
+                    f'lxc.proc.{file}: cannot write "{value}" to /proc/PID/{file}: {meaning(error)}',
+                    at=self.config.at(f"lxc.proc.{file}"),
+                ) from error
+        if self.config.sched_core:
+            try:
+                process.core_sched_create(self.pid)
+            except OSError as error:
+                raise LxcpyError(
+                    f"lxc.sched.core: no core scheduling domain: {meaning(error)}",
+                    at=self.config.at("lxc.sched.core"),
+                    hint="the kernel needs CONFIG_SCHED_CORE and a processor with SMT",
+                ) from error
+
+    def _network(self, environment: Mapping[str, str]) -> int:
+        """Links, inside and outside. A netlink socket's descriptor in the container's namespace, -1 for the host's."""
+        if "net" not in self.spaces.new and "net" not in self.spaces.share:
+            return -1
+        with namespace.open_namespace(self.pid, "net") as netns:
+            if self.network.host or self.network.inside:
+                with links.Network(joins.network_script(environment)) as network:
+                    self.record["network"] = network.create(self.network, pid=self.pid, netns=netns.number)
+            return joins.netlink_in(netns).detach()
+
+    # -- the child's words -----------------------------------------------------------------------------------------
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        try:
+            message, fds = self.channel.receive()
+        except Closed:
+            raise StateError(
+                "the container's first process died while it was set up",
+                hint="the kernel's log (dmesg) may say why, such as out of memory",
+            ) from None
+        if "failed" in message:
+            raise from_dict(message["failed"])
+        return message, fds
+
+    def _await_exec(self) -> None:
+        """The channel closes on exec; a message instead means that exec failed."""
+        try:
+            message, _fds = self.channel.receive()
+        except Closed:
+            return
+        raise from_dict(message["failed"])
+
+    def _report(self, netns: int, console: Fd | None, ttys: list[Fd]) -> None:
+        assert self.pidfd is not None
+        fds = [self.pidfd.number]
+        if netns >= 0:
+            fds.append(netns)
+        if console:
+            fds.append(console.number)
+        fds += [tty.number for tty in ttys]
+        names = []
+        if self.config.hook.stop or any(nic.type == "phys" or nic.script_down for nic in self.config.net):
+            for name in joins.HOOK_NAMESPACES:
+                if name in self.spaces.new:
+                    names.append(name)
+                    fds.append(namespace.open_namespace(self.pid, name).steal())
+        self.report.send(
+            {
+                "started": self.pid,
+                "netlink": netns >= 0,
+                "console": console is not None,
+                "ttys": len(ttys),
+                "namespaces": names,
+            },
+            fds,
+        )
+
+    def undo(self) -> None:
+        """Kill what runs and remove what was made."""
+        if self.pidfd is not None:
+            self.channel.close()
+            joins.kill_and_wait(self.pidfd)
+        teardown(self.record, failed=True)
+
+
+def main(options: Options, report: Channel, stdio: list[int]) -> NoReturn:
+    """The whole life of a launcher process. Never returns."""
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        process.set_title(f"lxcpy launcher {options.lxcpath} {options.name}")
+        os.environ.clear()
+        os.environ.update(options.environ)
+        Launch(options, report, stdio).start()
+        status = 0
+    except LxcpyError as error:
+        LOG.error(error.what)
+        _say(report, error)
+    except OSError as error:
+        _say(report, LxcpyError(f"{error.strerror or error}: while starting", hint=_where(error)))
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc(file=sys.stderr)
+        _say(report, LxcpyError(f"internal error: {type(error).__name__}: {error}", hint=_where(error)))
+    finally:
+        os._exit(status)
+
+
+def _say(report: Channel, error: LxcpyError) -> None:
+    try:
+        report.send({"failed": error.to_dict()})
+    except (Closed, OSError):
+        pass  # the supervisor has gone; the record is clean
+
+
+def _where(error: BaseException) -> str:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return ""
+    code = frame.tb_frame.f_code
+    return f"{os.path.basename(code.co_filename)}:{frame.tb_lineno}, {error}"
+
+
+__all__ = ["HookError", "Launch", "Options", "RootfsError", "main"]

@@ -1,0 +1,39 @@
+"""Who runs a container, ours or a real LXC's monitor, and where its files are. Import-light."""
+
+from __future__ import annotations
+
+import os
+
+from lxcpy import paths
+from lxcpy.runtime import client, lxcclient
+
+
+def default_lxcpath() -> str:
+    """The system key lxc.lxcpath, else LXC's own default."""
+    from lxcpy.config import system
+
+    return system.system_value("lxc.lxcpath") or paths.LXCPATH
+
+
+def config_path(lxcpath: str, name: str) -> str:
+    """Where a container's config stands, be it there or not."""
+    return os.path.join(lxcpath, name, "config")
+
+
+def init_pid(lxcpath: str, name: str) -> int:
+    """The host's pid of a running container's init; 0 when it is not running.
+
+    Asks the command socket that both kinds of monitor listen on, so it needs no supervisor of ours.
+    """
+    return lxcclient.command(lxcpath, name).init_pid() or 0
+
+
+def state(lxcpath: str, name: str) -> str:
+    """The state, whoever runs it."""
+    with_supervisor = client.connect_if_any()
+    if with_supervisor is not None:
+        with with_supervisor:
+            found = with_supervisor.ask("get", lxcpath=lxcpath, name=name)["container"]
+            if found:
+                return str(found["state"])
+    return lxcclient.command(lxcpath, name).state()

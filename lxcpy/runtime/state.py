@@ -1,0 +1,124 @@
+"""What is known of each live container, kept in the run directory so that the supervisor may die.
+
+One JSON file a container, `RUN/containers/KEY/NAME.json`, KEY made of the lxcpath, replaced atomically. It is written
+before anything is made, and names everything that will be made, so that whoever finds it can undo it (teardown.py).
+Import-light: the commands' client reads it too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from lxcpy import paths
+
+STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
+
+Record = dict[str, Any]
+"""name, lxcpath, config (path), state, options (of the start), launcher and init ([pid, start time in ticks] or
+None), cgroups and network (the records of those packages), text (the effective config)."""
+
+
+def directory() -> str:
+    """The directory of all records."""
+    return os.path.join(paths.run_dir(), "containers")
+
+
+def lxcpath_key(lxcpath: str) -> str:
+    """A file name that stands for an lxcpath: itself with `/` as `+`; long ones end in a digest."""
+    key = lxcpath.replace("%", "%25").replace("+", "%2B").replace("/", "+")
+    if len(key.encode(errors="surrogateescape")) > 200:
+        import hashlib
+
+        key = key[:100] + "%" + hashlib.sha256(lxcpath.encode(errors="surrogateescape")).hexdigest()[:32]
+    return key
+
+
+def record_path(lxcpath: str, name: str) -> str:
+    """Where the record of a container stands."""
+    return os.path.join(directory(), lxcpath_key(lxcpath), name + ".json")
+
+
+def save(record: Record) -> None:
+    """Write a record in place of an older one, atomically. Raises OSError."""
+    path = record_path(record["lxcpath"], record["name"])
+    temporary = f"{path}.{os.getpid()}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        fd = os.open(temporary, flags, 0o600)
+    try:
+        data = json.dumps(record).encode()
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def load(lxcpath: str, name: str) -> Record | None:
+    """The record of a container; None where there is none."""
+    return _read(record_path(lxcpath, name))
+
+
+def remove(record: Record) -> None:
+    """Forget a container: nothing of it is left to undo."""
+    try:
+        os.unlink(record_path(record["lxcpath"], record["name"]))
+    except FileNotFoundError:
+        pass
+
+
+def load_all() -> list[Record]:
+    """Every record there is; leftovers of a write that was cut short are removed."""
+    records = []
+    for folder, _folders, files in os.walk(directory()):
+        for file in files:
+            path = os.path.join(folder, file)
+            if file.endswith(".json"):
+                record = _read(path)
+                if record is not None:
+                    records.append(record)
+            elif file.endswith(".new") and not _writer_lives(file):
+                os.unlink(path)
+    return records
+
+
+def any_records() -> bool:
+    """Is there a record at all? The cheap question of a command that found no supervisor."""
+    try:
+        folders = os.listdir(directory())
+    except OSError:
+        return False
+    return any(os.listdir(os.path.join(directory(), folder)) for folder in folders)
+
+
+def _read(path: str) -> Record | None:
+    try:
+        with open(path, "rb") as file:
+            record: Record = json.loads(file.read())
+            return record
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _writer_lives(temporary: str) -> bool:
+    pid = temporary.split(".")[-2]
+    return pid.isdigit() and os.path.exists(f"/proc/{pid}")
+
+
+def process_lives(identity: list[int] | None) -> bool:
+    """Does the process [pid, start time in ticks] still run? A pid alone may have been given to another."""
+    if not identity:
+        return False
+    pid, started = identity
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # proc_pid_stat(5): the state is field 3, the start time field 22
+    return int(fields[19]) == started and fields[0] not in (b"Z", b"X")

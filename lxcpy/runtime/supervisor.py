@@ -1,0 +1,280 @@
+"""The supervisor: one process a user that holds all of that user's containers.
+
+It starts on demand (client.py), is warm, forks a launcher for each start, and leaves when it has been idle. It may die
+at any moment: its knowledge stands in the run directory, containers live on, and the next one adopts them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from lxcpy import log, paths
+from lxcpy.config import load as config_load
+from lxcpy.kernel import namespace, process
+from lxcpy.kernel.fd import Fd
+from lxcpy.runtime import joins, state
+from lxcpy.runtime.launcher import Options
+from lxcpy.runtime.live import Live
+from lxcpy.runtime.loop import Loop
+from lxcpy.runtime.requests import Connection
+from lxcpy.runtime.teardown import teardown
+
+LOG = log.Log("supervisor")
+IDLE = 30.0  # seconds without a container or a client before it leaves
+PARALLEL = 2 * (os.cpu_count() or 1) + 2  # launchers at work at once; one that waits for a hook does not count
+
+
+class Supervisor:
+    """All containers of one user."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.containers: dict[tuple[str, str], Live] = {}
+        self.connections: set[Connection] = set()
+        self.subscribers: list[Callable[[dict[str, Any]], None]] = []
+        self.launching = 0
+        self.queue: deque[tuple[Live, Options]] = deque()
+        self.idle_since = time.monotonic()
+        self.idle = float(os.environ.get("LXCPY_IDLE") or IDLE)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def serve(self, listener: socket.socket, ready: int) -> None:
+        """Adopt what runs, then answer until idle. Writes to and closes `ready` once clients may connect."""
+        self.adopt()
+        self.listener = listener
+        self.loop.watch(listener.fileno(), lambda _events: self._accept())
+        os.write(ready, b"ready\n")
+        os.close(ready)
+        self._warm()
+        self.loop.after(self.idle, self._leave_if_idle)
+        self.loop.run()
+
+    def _warm(self) -> None:
+        """What every start needs, once; then keep the collector away from it, so that forks share its pages."""
+        for preset in ("debian.common.conf", "ubuntu.common.conf"):
+            try:
+                config_load.load(os.path.join(paths.data_dir("config"), preset))
+            except Exception as error:
+                LOG.debug(f"preset {preset} not read ahead: {error}")
+        gc.collect()
+        gc.freeze()
+
+    def _leave_if_idle(self) -> None:
+        if self.containers or self.connections:
+            self.idle_since = time.monotonic()
+        left = self.idle - (time.monotonic() - self.idle_since)
+        if left > 0:
+            self.loop.after(left, self._leave_if_idle)
+            return
+        # out of the way first: a client that connects from now on starts the next supervisor
+        os.unlink(socket_path())
+        self.listener.close()
+        self.loop.running = False
+
+    def touch(self) -> None:
+        """Something happened: not idle."""
+        self.idle_since = time.monotonic()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _address = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    LOG.error("no descriptor left for another client")
+                return
+            self.connections.add(Connection(self, sock))
+
+    # -- children --------------------------------------------------------------------------------------------------
+
+    def fork(self) -> tuple[int, int]:
+        """(pid, pidfd); (0, -1) in the child, which has to `shed` and to leave with os._exit."""
+        pid, pidfd = namespace.clone(0)
+        if pid == 0:
+            gc.disable()  # a collected socket would close a number that is in use again
+            signal.set_wakeup_fd(-1)
+        return pid, pidfd
+
+    def shed(self, keep: Iterable[int]) -> None:
+        """In a child: close every descriptor but 0 to 2 and `keep`, so that it holds nobody's socket open."""
+        first = 3
+        for fd in [*sorted(set(keep)), 0x7FFFFFFF]:
+            if first < fd:
+                process.close_range(first, fd - 1)
+            first = max(first, fd + 1)
+
+    def in_child(self, work: Callable[[], object], done: Callable[[int], None], keep: Iterable[int] = ()) -> None:
+        """Run work() in a child of its own; done(0 if it returned something true or None, else 1)."""
+        pid, pidfd = self.fork()
+        if pid == 0:
+            code = 1
+            try:
+                self.shed(keep)
+                code = 1 if work() is False else 0
+            finally:
+                os._exit(code)
+        self.loop.watch_process(Fd(pidfd), pid, lambda status: done(1 if status else 0))
+
+    # -- containers ------------------------------------------------------------------------------------------------
+
+    def live(self, lxcpath: str, name: str) -> Live | None:
+        """The container, if it is not STOPPED."""
+        return self.containers.get((lxcpath, name))
+
+    def obtain(self, lxcpath: str, name: str) -> Live:
+        """The container, made known if it was not."""
+        return self.containers.setdefault((lxcpath, name), Live(self, lxcpath, name))
+
+    def drop(self, live: Live) -> None:
+        """It is STOPPED: forget it."""
+        if self.containers.get((live.lxcpath, live.name)) is live:
+            del self.containers[(live.lxcpath, live.name)]
+        self.touch()
+
+    def queue_launch(self, live: Live, options: Options) -> None:
+        """Launch now, or when a launcher is done."""
+        self.queue.append((live, options))
+        self._launch_next()
+
+    def launch_done(self) -> None:
+        """A launcher needs no processor any more."""
+        self.launching -= 1
+        self._launch_next()
+
+    def _launch_next(self) -> None:
+        while self.queue and self.launching < PARALLEL:
+            live, options = self.queue.popleft()
+            self.launching += 1
+            live.launch(options)
+
+    def publish(self, live: Live, new: str, status: int | None = None) -> None:
+        """Tell the subscribers."""
+        for tell in list(self.subscribers):
+            tell({"name": live.name, "lxcpath": live.lxcpath, "state": new, "status": status})
+
+    # -- adoption --------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Take over what an earlier supervisor left: running containers, and half-made or dead ones to undo."""
+        for record in state.load_all():
+            if record["state"] in ("RUNNING", "FROZEN", "FREEZING", "THAWED") and self._adopt_running(record):
+                continue
+            self._bury(record)
+
+    def _adopt_running(self, record: state.Record) -> bool:
+        if not state.process_lives(record.get("init")):
+            return False
+        try:
+            pidfd = process.pidfd_open(record["init"][0])
+        except OSError:
+            return False
+        if not state.process_lives(record["init"]):
+            return False  # the pid was given to another in between
+        live = self.obtain(record["lxcpath"], record["name"])
+        live.adopt(record, pidfd)
+        LOG.info(f"adopted {record['name']}")
+        return True
+
+    def _bury(self, record: state.Record) -> None:
+        """It died, or was half made, when nobody looked."""
+        joins.kill_process(record.get("launcher"))
+        joins.kill_process(record.get("init"))
+        failed = record["state"] == "STARTING"
+        teardown(record, failed=failed)
+        LOG.info(f"cleaned up after {record['name']}")
+
+
+def socket_path() -> str:
+    """The supervisor's socket."""
+    return os.path.join(paths.run_dir(), "supervisor.sock")
+
+
+def main(ready: int) -> NoReturn:
+    """The supervisor's process: `ready` is a pipe that gets `ready`, or what went wrong. Never returns."""
+    status = 1
+    try:
+        status = _serve(ready)
+    except OSError as error:
+        os.write(ready, f"{error}\n".encode())
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc(file=sys.stderr)
+        os.write(ready, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _serve(ready: int) -> int:
+    directory = paths.run_dir()
+    os.makedirs(directory, 0o711, exist_ok=True)
+    lock = os.open(os.path.join(directory, "supervisor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            # another one serves or is just leaving
+            if _answers():
+                os.write(ready, b"ready\n")
+                return 0
+            if time.monotonic() > deadline:
+                os.write(ready, b"another supervisor holds the lock and does not answer\n")
+                return 1
+            time.sleep(0.02)
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    process.set_title("lxcpy-supervisor")
+    process.set_name("lxcpy-superv")
+    process.set_child_subreaper()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise_file_limit()
+    joins.enter_own_cgroup()
+    try:
+        os.unlink(socket_path())
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    old = os.umask(0o177)
+    listener.bind(socket_path())
+    os.umask(old)
+    listener.listen(512)
+    Supervisor().serve(listener, ready)
+    return 0
+
+
+def _answers() -> bool:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(socket_path())
+        return True
+    except OSError:
+        return False
+    finally:
+        probe.close()
+
+
+def raise_file_limit() -> None:
+    """A container costs up to a dozen descriptors; the usual soft limit of 1024 would end at a hundred of them."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 65536), max(hard, 65536)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,139 @@
+"""A container of the supervisor as liblxc's command socket sees it (the interface is lxctarget.Target)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lxcpy.cgroups import control as cgroup_control
+from lxcpy.cgroups import layout as cgroup_layout
+from lxcpy.config.file import ConfigFile
+from lxcpy.errors import LxcpyError
+from lxcpy.kernel import namespace
+from lxcpy.runtime import joins
+from lxcpy.runtime import lxcprotocol as wire
+from lxcpy.runtime.lxctarget import Group
+
+if TYPE_CHECKING:
+    from lxcpy.runtime.live import Live
+
+
+class LiveTarget:
+    """What real LXC's tools may ask of a container that we run, and what they may do to it."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.name = live.name
+        self.lxcpath = live.lxcpath
+
+    def state(self) -> str:
+        return self.live.current_state()
+
+    def init_pid(self) -> int:
+        return self.live.pid if self.live.pidfd is not None else 0
+
+    def init_pidfd(self) -> int:
+        return self.live.pidfd.number if self.live.pidfd is not None else -1
+
+    def clone_flags(self) -> int:
+        names = joins.namespaces(self.live.config, self.live.record["options"]["share"]).new
+        return sum(namespace.NAMESPACES[name] for name in names)
+
+    def config_item(self, key: str) -> str | None:
+        text = self.live.record.get("text")
+        if not text:
+            return None
+        try:
+            return ConfigFile.from_text(text).get(key) or None
+        except LxcpyError:
+            return None
+
+    def groups(self) -> Sequence[Group]:
+        record = self.live.record.get("cgroups") or {}
+        payload, limit = record.get("payload") or {}, record.get("limit") or {}
+        return [
+            Group(
+                hierarchy.mount,
+                hierarchy.version,
+                tuple(hierarchy.controllers),
+                payload[hierarchy.mount],
+                limit.get(hierarchy.mount, payload[hierarchy.mount]),
+            )
+            for hierarchy in cgroup_layout.detect().hierarchies
+            if hierarchy.mount in payload
+        ]
+
+    def stop(self) -> None:
+        try:
+            self.live.signal("stop")
+        except LxcpyError as error:
+            raise OSError(errno.ESRCH, error.what) from None
+
+    def freeze(self, timeout: int) -> None:
+        try:
+            cgroup_control.freeze(self.live.record["cgroups"])
+        except LxcpyError as error:
+            raise OSError(errno.EBUSY, error.what) from None
+
+    def unfreeze(self, timeout: int) -> None:
+        try:
+            cgroup_control.thaw(self.live.record["cgroups"])
+        except LxcpyError as error:
+            raise OSError(errno.EBUSY, error.what) from None
+
+    def state_changed(self, state: str) -> None:
+        if self.live.state in ("RUNNING", "FREEZING", "FROZEN", "THAWED"):
+            self.live.set_state("RUNNING" if state == "THAWED" else state, announced=True)
+
+    def console(self, tty: int) -> tuple[int, int] | None:
+        live = self.live
+        if tty == 0:
+            if live.console is None:
+                return None
+            master = live.console.attach(lambda: None)
+            if master is None:
+                return None
+            self.lent_console = master  # the server sends a copy; ours goes when the client does
+            return master.number, 0
+        taken = live.ttys.take(tty, ("lxc", tty))
+        if not taken:
+            return None
+        live.ttys.holders[taken] = ("lxc", taken)
+        return live.ttys.master(taken).number, taken
+
+    def release_console(self, tty: int) -> None:
+        if tty == 0:
+            if self.live.console is not None:
+                self.live.console.detach()
+            self.lent_console.close()
+        else:
+            self.live.ttys.release(("lxc", tty))
+
+    def console_log(self, *, clear: bool, read: bool, read_max: int) -> bytes:
+        ring = self.live.console.ring if self.live.console else None
+        if ring is None:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+        data = ring.read(read_max) if read else b""
+        if clear:
+            ring.clear()
+        if read and not data:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return data
+
+    def devpts_fd(self) -> int:
+        return -1
+
+    def seccomp_notify_fd(self) -> int:
+        return -1
+
+    def add_device(self, rule: wire.DeviceRule) -> None:
+        word = "devices.allow" if rule.allow else "devices.deny"
+        try:
+            cgroup_control.write(self.live.record["cgroups"], word, rule.text)
+        except LxcpyError as error:
+            raise OSError(errno.EINVAL, error.what) from None
+
+    def systemd_scope(self) -> str | None:
+        return None

@@ -1,0 +1,120 @@
+"""Undoes a container from its record: on stop, after a failed start, and when one is found dead.
+
+Every step is tolerant of what is gone already or was never made, so the same function serves all three, and can be run
+again by whoever finds the record after a `kill -9`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lxcpy import log
+from lxcpy.cgroups import control as cgroup_control
+from lxcpy.cgroups import tree as cgroup_tree
+from lxcpy.config.load import load_text
+from lxcpy.config.model import Config
+from lxcpy.errors import HookError, LxcpyError
+from lxcpy.network import links
+from lxcpy.runtime import hooks, joins, state
+
+LOG = log.Log("stop")
+
+
+def needs_process(record: state.Record) -> bool:
+    """Would the teardown run foreign code or wait? Then a child of the supervisor does it."""
+    config = load_text(record["text"], record["config"])
+    return bool(
+        config.hook.stop
+        or config.hook.post_stop
+        or config.ephemeral
+        or (config.rootfs.path or "").split(":")[0] in ("loop", "nbd")
+        or any(entry["do"] != "veth" for entry in record["network"].get("undo", ()))
+    )
+
+
+def teardown(
+    record: state.Record,
+    *,
+    target: str = "stop",
+    failed: bool = False,
+    namespaces: Mapping[str, int] | None = None,
+    quick: bool = False,
+) -> bool:
+    """Remove what the record names; run the stop and post-stop hooks, unless `quick` (the caller knows of none).
+
+    namespaces: the dead container's, name → descriptor, for the stop hooks and the return of physical devices.
+    Returns whether a reboot may follow: not when a post-stop hook failed. Raises nothing: what cannot be removed is
+    logged, and the record stays when something of it does.
+    """
+    namespaces = dict(namespaces or {})
+    clean = True
+    environment: dict[str, str] = {}
+    config: Config | None = None
+    record = {**record, "network": record.get("network") or {}}
+    if not quick:
+        try:
+            config = load_text(record["text"], record["config"])
+            environment = _environment(config, record, target, namespaces)
+        except LxcpyError as error:
+            LOG.error(error.what)
+    _kill_rest(record)
+    if config is not None and not failed:
+        extra = [f"{name}:{environment[variable(name)]}" for name in namespaces]
+        hooks.run_all(config, "stop", environment, extra=extra, fatal=False)
+    if record.get("network") and not quick:
+        try:
+            with links.Network(joins.network_script(environment, fatal=False)) as network:
+                network.remove(record["network"], namespaces.get("net"))
+        except (LxcpyError, OSError) as error:
+            clean = False
+            LOG.error(str(error))
+    if record.get("cgroups"):
+        for left in cgroup_tree.remove(record["cgroups"]):
+            clean = False
+            LOG.error(f"control group {left} could not be removed")
+    may_reboot = True
+    if config is not None:
+        try:
+            hooks.run_all(config, "post-stop", environment)
+        except HookError as error:
+            may_reboot = False
+            LOG.error(error.what)
+    if clean or not _anything_left(record):
+        state.remove(record)
+    return may_reboot
+
+
+def variable(name: str) -> str:
+    """The environment variable that names a namespace to hooks: LXC_MNT_NS."""
+    return f"LXC_{name.upper()}_NS"
+
+
+def _environment(
+    config: Config, record: state.Record, target: str, namespaces: Mapping[str, int]
+) -> dict[str, str]:
+    import os
+
+    environment = hooks.base_environment(
+        config,
+        name=record["name"],
+        config_file=record["config"],
+        caller=record["options"]["environ"],
+        target=target,
+    )
+    for name, fd in namespaces.items():
+        environment[variable(name)] = f"/proc/{os.getpid()}/fd/{fd}"
+    if record.get("init"):
+        environment["LXC_PID"] = str(record["init"][0])
+    return environment
+
+
+def _kill_rest(record: state.Record) -> None:
+    """End what still runs in the container's groups; with a pid namespace of its own nothing does."""
+    cgroups: dict[str, Any] | None = record.get("cgroups")
+    if cgroups and cgroup_control.processes(cgroups):
+        cgroup_control.kill(cgroups)
+
+
+def _anything_left(record: state.Record) -> bool:
+    return bool(record.get("cgroups") and cgroup_tree.remove(record["cgroups"], timeout=0.0))
