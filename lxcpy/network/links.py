@@ -84,24 +84,27 @@ def _encode(message: Any, command: int, flags: int, attrs: Sequence[Attr]) -> by
 
 
 def link_message(
-    command: int, flags: int, attrs: Sequence[Attr], *, index: int = 0, up: bool = False, family: int = 0
+    command: int, flags: int, attrs: Sequence[Attr], *, index: int = 0, up: bool | None = None, family: int = 0
 ) -> bytes:
-    """RTM_*LINK. `up` raises the link; nothing here takes one down."""
+    """RTM_*LINK. `up` raises the link or takes it down, None leaves it."""
     message = _ifinfmsg()
     message["family"], message["index"] = family, index
-    if up:
-        message["flags"] = message["change"] = IFF_UP
+    if up is not None:
+        message["flags"], message["change"] = (IFF_UP if up else 0), IFF_UP
     return _encode(message, command, flags, attrs)
 
 
-def address_message(index: int, address: str, length: int, broadcast: str | None = None) -> bytes:
-    """RTM_NEWADDR."""
+def address_message(
+    index: int, address: str, length: int, broadcast: str | None = None, *, command: int = RTM_NEWADDR, flags: int = 0
+) -> bytes:
+    """RTM_*ADDR. flags: IFA_F_NODAD (2) gives an IPv6 address that can be used at once."""
     message = _ifaddrmsg()
     message["family"], message["prefixlen"], message["index"] = family_of(address), length, index
+    message["flags"] = flags
     attrs = [("IFA_LOCAL", address), ("IFA_ADDRESS", address)]
     if broadcast:
         attrs.append(("IFA_BROADCAST", broadcast))
-    return _encode(message, RTM_NEWADDR, CREATE, attrs)
+    return _encode(message, command, CREATE if command == RTM_NEWADDR else REQUEST, attrs)
 
 
 def route_message(

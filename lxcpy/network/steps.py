@@ -8,7 +8,7 @@ socket inside the container's namespace.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -66,7 +66,14 @@ class Wire(Protocol):
     pid: int  # a process in it, for tools that take no descriptor
 
     def link(
-        self, command: int, flags: int, attrs: Sequence[Attr], *, index: int = 0, up: bool = False, family: int = 0
+        self,
+        command: int,
+        flags: int,
+        attrs: Sequence[Attr],
+        *,
+        index: int = 0,
+        up: bool | None = None,
+        family: int = 0,
     ) -> bytes: ...
     def address(self, index: int, address: str, length: int, broadcast: str | None) -> bytes: ...
     def route(
@@ -367,7 +374,7 @@ class SetLink(Inside):
 
     def message(self, wire: Wire) -> bytes:
         attrs: list[Attr] = [("IFLA_ADDRESS", self.mac)] if self.mac else []
-        return wire.link(RTM_NEWLINK, REQUEST, attrs, index=wire.container_index(self.name), up=self.up)
+        return wire.link(RTM_NEWLINK, REQUEST, attrs, index=wire.container_index(self.name), up=self.up or None)
 
     def __str__(self) -> str:
         mac = f" with address {self.mac}" if self.mac else ""
@@ -408,10 +415,10 @@ class AddRoute(Inside):
         return f"route {target}{f' via {self.via}' if self.via else ''} on {self.name}"
 
 
-def run_tool(*command: str, at: Origin | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """Run a tool of the host and return its output. Raises NetworkError with its own words."""
+def run_tool(*command: str, at: Origin | None = None, data: str = "") -> str:
+    """Run a tool of the host, `data` on its standard input; returns its output. Raises NetworkError with its words."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, input=data, capture_output=True, text=True)
     except OSError as error:
         raise NetworkError(f'cannot run "{" ".join(command)}": {meaning(error)}', at=at) from error
     if done.returncode:

@@ -1,8 +1,7 @@
 """The settings of lxcpy-net: LXC's variables in /etc/default/lxc and /etc/default/lxc-net.
 
-These files are shell assignments. They are parsed, not run: a settings file ought not to be a program of root's. What the
-distributions write there is understood: quotes, references to earlier variables, comments, `export`, and the line that
-reads the second file.
+These files are shell assignments. They are parsed, not run: a settings file ought not to be a program of root's. What
+distributions write there is understood: quotes, references to earlier variables, comments, `export`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lxcpy.errors import NetworkError, Origin
@@ -27,7 +26,7 @@ class Settings(NamedTuple):
 
     use: bool = True  # USE_LXC_BRIDGE
     bridge: str = "lxcbr0"
-    bridge_mac: str = "00:16:3e:00:00:00"
+    bridge_mac: str = "10:66:6a:00:00:00"
     addr: str = "10.0.3.1"
     netmask: str = "255.255.255.0"
     network: str = "10.0.3.0/24"
@@ -176,7 +175,7 @@ def _range(value: str) -> None:
         ipaddress.IPv4Address(address.strip())
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[str], object]] = {
     "bridge": _bridge,
     "addr": ipaddress.IPv4Address,
     "netmask": lambda value: ipaddress.ip_network(f"0.0.0.0/{value}"),
