@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("info", "Show a container's state, addresses and use of resources."),
     "ls": ("ls", "List the containers."),
     "monitor": ("monitor", "Report the changes of state of containers as they happen."),
+    "net": ("net", "Start, stop or show the network that containers hang on."),
     "snapshot": ("snapshot", "Take, list, restore or delete snapshots of a container."),
     "start": ("start", "Start a container."),
     "stop": ("stop", "Stop or reboot a container."),
