@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from lxcpy.kernel import process, pty
+from lxcpy.runtime.execpath import exec_in_path
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL, counted anew whenever a process ends
 EXEC_FAILED = 255  # LXC's exit status when there is no such command
-DEFAULT_PATH = "/bin:/usr/bin"  # execvp(3)'s, where the environment has no PATH
 _SI_USER = 0
 # These say that the program itself is broken.
 _FATAL = frozenset((signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP))
@@ -86,21 +86,6 @@ def _drop_groups() -> None:
         os.setgroups([])
     except PermissionError:
         pass  # a user namespace that denies it (user_namespaces(7)) has none to drop
-
-
-def exec_in_path(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """execvpe(3): os.execvpe would import a module, whose file is on the other side. Raises OSError."""
-    if "/" in argv[0]:
-        os.execve(argv[0], list(argv), environment)
-    failure: OSError = FileNotFoundError(2, os.strerror(2))
-    for folder in environment.get("PATH", DEFAULT_PATH).split(":"):
-        try:
-            os.execve(f"{folder or '.'}/{argv[0]}", list(argv), environment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            failure = error  # LXC's and the shell's rule: one that may not be run is better known than none
-    raise failure
 
 
 class _Init:
