@@ -17,9 +17,9 @@ SCRIPT = """\
 import sys
 
 sys.path += {packages!r}
-from lxcpy.cli.main import main
+from lxcpy.cli.main import leave, main
 
-sys.exit(main())
+leave(main())
 """
 
 

@@ -32,6 +32,18 @@ def main() -> int:
     return run(words[0], f"lxcpy-{words[0]}", words[1:])
 
 
+def leave(status: int) -> NoReturn:
+    """End the process with `status`; where nothing waits for the interpreter's end, without that (1.4 ms)."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass  # said already
+    if "threading" not in sys.modules and "atexit" not in sys.modules:
+        os._exit(status)
+    sys.exit(status)
+
+
 def run(command: str, prog: str, words: list[str]) -> int:
     """Run one command with its arguments; the exit status is returned, errors are printed."""
     context = _Context(prog, quiet=False)
