@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from lxcpy.config.numbers import unsigned
-from lxcpy.config.values import INT_MAX, Codec, octets
+from lxcpy.config.values import POSITIVE, Codec, octets
 
 IFNAMSIZ = 16
 VLAN_MAX = 4094
@@ -110,7 +110,7 @@ IPV6_ROUTE = _route("IPv6", 128)
 LINK = Codec(f"the name of a network device, at most {IFNAMSIZ - 1} bytes", _link)
 FLAGS = Codec("up", _flags)
 MAC = Codec("a MAC address; each x stands for a random digit, as in 10:66:6a:xx:xx:xx", _mac)
-MTU = Codec("a number above 0", lambda text: max(1, unsigned(text, INT_MAX)))
+MTU = POSITIVE
 VLAN_ID = Codec("a number from 0 to 65535", _vlan)
 PORT_VLAN_ID = Codec(f"a number from 0 to {VLAN_MAX}", _port_vlan)
 PORT_VLAN = Codec(f"none, or a number from 0 to {VLAN_MAX}",

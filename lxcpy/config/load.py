@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lxcpy.config import text
 from lxcpy.config.addresses import fill_hwaddr
 from lxcpy.config.build import build
-from lxcpy.config.lines import Loader, parse, run, written, written
+from lxcpy.config.lines import Loader, parse, run, written
 from lxcpy.config.model import Config
 from lxcpy.config.presets import preset
 

@@ -178,6 +178,8 @@ class Settings:
                     if other.shape is LIST and other.into.startswith(into + "."):
                         self._forget(other.into)
         elif row.shape is MAP and found.sub:
+            if row.sub:
+                row.sub.parse(found.sub)
             self.values.get(into, {}).pop(found.sub, None)
             self.where.get(into, {}).pop(found.sub, None)
         elif row.shape is CGROUP:
@@ -217,7 +219,7 @@ class Settings:
         if row.shape is GROUP:
             if row.name != "lxc.net":
                 raise ValueError("has no value of its own")
-            return "".join(f"{self.nets[index].get('net.type', 'empty')}\n" for index in sorted(self.nets))
+            return "".join(f"{self.nets[index].get('net.type', '(none)')}\n" for index in sorted(self.nets))
         values = self.values
         if found.net is not None:
             index = self.last_net if found.net == LAST else found.net
