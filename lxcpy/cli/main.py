@@ -14,7 +14,7 @@ from lxcpy.errors import LxcpyError, meaning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs a light command 9 ms
-    from typing import Any
+    from typing import Any, NoReturn
 
 LOG = log.Log("cli")
 PREFIXES = ("lxcpy-", "lxc-")  # a link named lxc-start works too: LXC's own test scripts call those names
@@ -47,6 +47,7 @@ def leave(status: int) -> NoReturn:
 def run(command: str, prog: str, words: list[str]) -> int:
     """Run one command with its arguments; the exit status is returned, errors are printed."""
     context = _Context(prog, quiet=False)
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
     try:
         status = _run(command, context, words)
         sys.stdout.flush()
