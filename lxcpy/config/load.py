@@ -11,7 +11,7 @@ from lxcpy.config.lines import Loader, parse, run, written
 from lxcpy.config.model import Config
 from lxcpy.config.presets import preset
 
-__all__ = ["fill_hwaddr", "finish", "flatten", "load", "load_flat", "load_text", "preset", "run"]
+__all__ = ["fill_hwaddr", "finish", "load", "load_flat", "load_text", "preset", "run"]
 
 
 def load(path: str, *, defines: Sequence[str] = ()) -> Config:
