@@ -84,3 +84,24 @@ COMMAND = Command(
     words="Without COMMAND: the login shell of root inside, else /bin/sh.",
     args=Args,
 )  # fmt: skip
+
+
+def run(args: Args) -> int:
+    from lxcpy.runtime.attach import Request, attach
+
+    request = Request(
+        argv=tuple(args.rest),
+        namespaces=args.namespaces,
+        elevated=args.elevated_privileges,
+        arch=args.arch,
+        clear_env=args.clear_env,
+        keep=tuple(args.keep_var),
+        variables=tuple(args.set_var),
+        uid=args.uid,
+        gid=args.gid,
+        context=args.context,
+        remount=args.remount_sys_proc,
+        rcfile=args.rcfile,
+        log=args.pty_log,
+    )
+    return attach(args.lxcpath, args.name, request)

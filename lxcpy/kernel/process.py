@@ -250,3 +250,8 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
 def core_sched_create(pid: int) -> None:
     """Give the process (all its threads; 0: this one) a core scheduling cookie of its own. Raises OSError."""
     _prctl(_PRCTL["PR_SCHED_CORE"], 1, pid, 1, 0)  # PR_SCHED_CORE_CREATE, …SCOPE_THREAD_GROUP
+
+
+def core_sched_share_from(pid: int) -> None:
+    """Take over the core scheduling cookie of a process. Raises OSError."""
+    _prctl(_PRCTL["PR_SCHED_CORE"], 3, pid, 0, 0)  # PR_SCHED_CORE_SHARE_FROM, …SCOPE_THREAD
