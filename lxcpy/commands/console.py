@@ -34,3 +34,30 @@ COMMAND = Command(
     words="Ctrl-a q leaves the console, Ctrl-a Ctrl-a sends Ctrl-a itself.",
     args=Args,
 )  # fmt: skip
+
+
+def run(args: Args) -> int:
+    import os
+    import sys
+
+    from lxcpy.errors import StateError
+    from lxcpy.runtime import lxcclient, terminal
+
+    try:
+        lent = lxcclient.command(args.lxcpath, args.name).console(args.tty)
+    except lxcclient.Gone:
+        raise StateError(
+            f'container "{args.name}" is not running', hint=f"start it: lxcpy-start -n {args.name}"
+        ) from None
+    key = chr(ord("a") + args.escape - 1)
+    sys.stderr.write(
+        f"\nConnected to tty {lent.tty}\n"
+        f"Type <Ctrl+{key} q> to exit the console, <Ctrl+{key} Ctrl+{key}> to enter Ctrl+{key} itself\n"
+    )
+    sys.stderr.flush()
+    try:
+        terminal.proxy(lent.master, escape=args.escape)
+    finally:
+        os.close(lent.master)
+        os.close(lent.hold)  # gives the terminal back
+    return 0
