@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from lxcpy.cgroups.devices import DeviceRule
 from lxcpy.cgroups.layout import Hierarchy, Layout
-from lxcpy.cgroups.translate import DeviceRule, Write, translate
+from lxcpy.cgroups.translate import Write, translate
 from lxcpy.config.model import Cgroup
 from lxcpy.errors import CgroupError
 
@@ -120,6 +121,7 @@ class CgroupPlan:
             "payload": {mount: self.path(mount, "payload") for mount in mounts},
             "limit": {mount: self.path(mount, "limit") for mount in mounts},
             "monitor": monitor,
+            "devices": [str(rule) for rule in self.devices],
         }
 
     def describe(self) -> list[str]:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from lxcpy.cgroups import files
+from lxcpy.cgroups import devices, files
 from lxcpy.cgroups.plan import CgroupPlan
-from lxcpy.cgroups.refusals import failed, refused
+from lxcpy.cgroups.refusals import failed, ignored, refused
+from lxcpy.cgroups.translate import Write
+from lxcpy.cgroups.values import numbers
 from lxcpy.errors import CgroupError
 from lxcpy.log import Log
 
@@ -133,8 +136,12 @@ def _hand_down(plan: CgroupPlan, mount: str, record: Record) -> None:
                 _enable(file, missing, plan)
         except OSError as error:
             for controller, write in plan.required.items():
-                raise refused(write, f"cannot enable the {controller} controller in {file}", error) from error
+                raise refused(_switch(write), f"cannot enable the {controller} controller in {file}", error) from error
             LOG.warn(f"{file}: {os.strerror(error.errno or 0)}")
+
+
+def _switch(write: Write) -> Write:
+    return write._replace(file="cgroup.subtree_control")
 
 
 def _enable(file: str, controllers: list[str], plan: CgroupPlan) -> None:
@@ -149,7 +156,7 @@ def _enable(file: str, controllers: list[str], plan: CgroupPlan) -> None:
         except OSError as error:
             if controller in plan.required:
                 what = f"cannot enable the {controller} controller in {file}"
-                raise refused(plan.required[controller], what, error) from error
+                raise refused(_switch(plan.required[controller]), what, error) from error
             LOG.warn(f"cannot enable {controller} in {file}: {os.strerror(error.errno or 0)}")
 
 
@@ -204,23 +211,84 @@ def enter(record: Record, pid: int) -> None:
             raise failed(f"cannot move process {pid} into the cgroup {mount}{path}", error) from error
 
 
-def limit(plan: CgroupPlan, record: Record) -> None:
-    """Write the limits, except the device rules. Raises CgroupError with the line that asked for the refused one."""
-    _apply(plan.writes, record)
+def limit(plan: CgroupPlan, record: Record) -> list[str]:
+    """Write the limits, except the device rules; returns warnings.
+
+    Raises CgroupError with the line that asked for the refused one.
+    """
+    warnings = []
+    for write in plan.writes:
+        group = write.mount + record["limit"][write.mount]
+        _write_one(write, group)
+        if write.file in _CHECKED:
+            warnings += _check(write, group)
+    return warnings
+
+
+# What some kernels take and forget, or take and cannot have: read back.
+_CHECKED = {"memory.kmem.limit_in_bytes", "cpuset.cpus", "cpuset.mems"}
+
+
+def _write_one(write: Write, group: str) -> None:
+    """One value into the first of its files that this kernel has, or into every one of them."""
+    written, first = False, None
+    for file, value in ((write.file, write.value), *write.others):
+        try:
+            files.write(f"{group}/{file}", value)
+            written = True
+        except OSError as error:
+            if error.errno != errno.ENOENT or not write.others:
+                what = f'cannot write "{value}" to {group}/{file}'
+                raise refused(write, what, error, group=group) from error
+            first = first or error
+        if written and not write.every:
+            return
+    if not written and first is not None:
+        what = f'cannot write "{write.value}" to {group}/{write.file}'
+        raise refused(write, what, first, group=group) from first
+
+
+def _check(write: Write, group: str) -> list[str]:
+    try:
+        if write.file.startswith("memory."):
+            kept = files.read(f"{group}/{write.file}").strip()
+            same = write.value == "-1" or abs(int(kept) - int(write.value)) < 65536  # whole pages are kept
+            return [] if same else [ignored(write, kept)]
+        kept = files.read(f"{group}/{write.file}.effective").strip()
+        got = set(numbers(kept))
+        if got and not got & set(numbers(write.value)):  # v2 falls back on the parent's without a word
+            what = f"none of {write.value} is there for {group}/{write.file}"
+            raise refused(write, what, OSError(errno.ERANGE, ""), group=group)
+    except FileNotFoundError:
+        pass  # v1's cpuset refuses by itself
+    return []
 
 
 def limit_devices(plan: CgroupPlan, record: Record) -> None:
     """Put the device rules in force; called when the container's /dev is filled, because mknod obeys them too."""
-    _apply(plan.device_writes, record)
+    if plan.device_writes:
+        _write_devices(plan.device_writes, record)
+    for hierarchy in plan.hierarchies:
+        if plan.devices and hierarchy.version == 2:
+            devices.install(hierarchy.mount + record["limit"][hierarchy.mount], plan.devices)
 
 
-def _apply(writes: Any, record: Record) -> None:
-    for write in writes:
-        path = f"{write.mount}{record['limit'][write.mount]}/{write.file}"
-        try:
-            files.write(path, write.value)
-        except OSError as error:
-            raise refused(write, f'cannot write "{write.value}" to {path}', error) from error
+def _write_devices(writes: Sequence[Write], record: Record) -> None:
+    """v1's rules one by one, their order kept, each file opened once."""
+    group = writes[0].mount + record["limit"][writes[0].mount]
+    opened: dict[str, int] = {}
+    try:
+        for write in writes:
+            try:
+                if write.file not in opened:
+                    opened[write.file] = os.open(f"{group}/{write.file}", os.O_WRONLY | os.O_CLOEXEC)
+                os.write(opened[write.file], write.value.encode())
+            except OSError as error:
+                what = f'cannot write "{write.value}" to {group}/{write.file}'
+                raise refused(write, what, error, group=group) from error
+    finally:
+        for number in opened.values():
+            os.close(number)
 
 
 def delegate(record: Record, uid: int, gid: int) -> None:
