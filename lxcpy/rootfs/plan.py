@@ -18,6 +18,8 @@ from lxcpy.rootfs import auto, dev, fstab
 from lxcpy.rootfs.auto import Hierarchy
 from lxcpy.rootfs.ops import Isolate, Mount, MountRoot, Operation, Propagate, RootSource, Sysctl
 
+__all__ = ["Facts", "Hierarchy", "RootfsPlan", "plan"]
+
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 
 
@@ -89,10 +91,14 @@ def plan(config: Config, facts: Facts) -> RootfsPlan:
     mounts = dev.filesystem(config)
     mounts += auto.proc_and_sys(tokens, keeps_net_admin=keeps_net_admin, origin=origin)
     mounts += _entries(config, facts, tokens)
+    keeps_sys_admin = not (facts.drops_sys_admin or drops(config.cap, "sys_admin", CAP_SYS_ADMIN))
     mounts += auto.cgroups(
-        tokens, tuple(Hierarchy(*item) for item in facts.cgroups), cgroup_namespace=facts.cgroup_namespace, origin=origin,
-        keeps_sys_admin=not (facts.drops_sys_admin or drops(config.cap, "sys_admin", CAP_SYS_ADMIN)),
-    )  # fmt: skip
+        tokens,
+        tuple(Hierarchy(*item) for item in facts.cgroups),
+        cgroup_namespace=facts.cgroup_namespace,
+        keeps_sys_admin=keeps_sys_admin,
+        origin=origin,
+    )
     return RootfsPlan(
         isolate=[Isolate()],
         root=_root(config, facts),
