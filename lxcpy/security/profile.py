@@ -85,7 +85,7 @@ def text(name: str, *, userns: bool, nesting: bool, mounting: bool = False, raw:
 
 
 def _binds() -> list[str]:
-    """Bind mounts and moves of everything but the trees whose files are told apart by name; changes of options and of propagation."""
+    """Bind mounts and moves of all but the trees whose files are told apart by name; changes of options."""
     lines = []
     for pattern in _others("", {top: {} for top in _TOPS}):
         lines += [f"  mount options=(rw, bind) {pattern}{{,/**}},", f"  mount options=(rw, rbind) {pattern}{{,/**}},"]
@@ -95,8 +95,8 @@ def _binds() -> list[str]:
         extra = "".join(f", {word}" for bit, word in enumerate(words) if mask >> bit & 1)
         lines.append(f"  mount options=(ro, remount, bind{extra}),")
     for kind in ("slave", "private", "shared", "unbindable"):
-        lines.append(f"  mount options=(rw, make-{kind}) -> **,")
-        lines.append(f"  mount options=(rw, make-r{kind}) -> **,")
+        lines.append(f"  mount options=(rw, make-{kind}) -> /{{,**}},")
+        lines.append(f"  mount options=(rw, make-r{kind}) -> /{{,**}},")
     return lines
 
 

@@ -213,6 +213,20 @@ def _number(word: str) -> int:
 
 def compile(policy: Policy, *, machine: str | None = None) -> Program:
     """The program for this policy. Raises SecurityError if libseccomp is missing or refuses a rule."""
+    built, unknown = _build(policy, machine)
+    try:
+        return Program(policy.file, built.export_bpf(), policy.notifies, unknown)
+    except OSError as error:
+        raise SecurityError(f"seccomp policy {policy.file}: {error.strerror}") from error
+
+
+def explain(policy: Policy, *, machine: str | None = None) -> str:
+    """The filter in libseccomp's readable form. Raises SecurityError as `compile`."""
+    return _build(policy, machine)[0].export_text()
+
+
+def _build(policy: Policy, machine: str | None) -> tuple[seccomp.Filter, tuple[Rule, ...]]:
+    """The filter for all of the host's architectures, and the rules for calls that none has."""
     host = HOSTS.get(_host(machine or os.uname().machine), ())
     try:
         main = seccomp.Filter(policy.default)
@@ -234,9 +248,9 @@ def compile(policy: Policy, *, machine: str | None = None) -> Program:
     try:
         for _, other in others:
             main.merge(other)
-        return Program(policy.file, main.export_bpf(), policy.notifies, tuple(unknown))
     except OSError as error:
         raise SecurityError(f"seccomp policy {policy.file}: {error.strerror}") from error
+    return main, tuple(unknown)
 
 
 def _host(machine: str) -> str:
