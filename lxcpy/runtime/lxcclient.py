@@ -9,12 +9,14 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import struct
 
 from lxcpy.errors import StateError, meaning
 from lxcpy.kernel.record import NamedTuple
 from lxcpy.runtime import lxcprotocol as wire
 
 TIMEOUT = 10.0  # seconds; a monitor answers from memory, so one that does not is stuck or stopped
+_TIMEVAL = struct.Struct("ll")
 
 
 class Terminal(NamedTuple):
@@ -197,8 +199,8 @@ class Command:
         """One request and its answer. timeout: seconds, None for ever, -1 this object's."""
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
+            _connect(sock, self.address)
             sock.settimeout(self.timeout if timeout == -1 else timeout)
-            sock.connect(self.address)
             credentials = wire.CREDENTIALS.pack(os.getpid(), os.getuid(), os.getgid())
             sock.sendmsg(
                 [wire.request(command, data, value)],
@@ -273,6 +275,15 @@ class _closing:
 
     def __exit__(self, *_exception: object) -> None:
         self.sock.close()
+
+
+def _connect(sock: _socket.socket, address: bytes) -> None:
+    """connect(2). With a full backlog it waits, but not longer than TIMEOUT. Raises OSError."""
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _TIMEVAL.pack(int(TIMEOUT), 0))
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
 
 def _receive(sock: _socket.socket) -> _Answer:
