@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lxcpy.cgroups.devices import DeviceRule
+
     Record = dict[str, Any]
 
 
@@ -40,32 +42,131 @@ def _unified(record: Record) -> tuple[str, str] | None:
 # -- values --------------------------------------------------------------------------------------------------------
 
 
-def _place(record: Record, item: str) -> str:
-    """The file of the limit group that is called `item`."""
+def _own(record: Record, item: str) -> str | None:
+    """The path of the limit group's file `item`, if this host has one of that name."""
     controller = item.partition(".")[0]
+    if "/" in item or item in ("", ".", ".."):
+        raise CgroupError(f'"{item}" is not the name of a cgroup file', hint="CONTROLLER.FILE, such as memory.max")
     for mount, (version, *controllers) in record["hierarchies"].items():
-        path = f"{mount}{record['limit'].get(mount)}/{item}"
-        if (version == 2 or controller in controllers) and mount in record["limit"] and os.path.exists(path):
-            return path
-    raise CgroupError(f'the container has no cgroup file "{item}"')
+        if (version == 2 or controller in controllers) and mount in record["limit"]:
+            path = f"{mount}{record['limit'][mount]}/{item}"
+            if os.path.exists(path):
+                return path
+    return None
+
+
+def _get(record: Record, item: str) -> str:
+    """The text of one of the host's own files. Raises OSError."""
+    path = _own(record, item)
+    if path is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), item)
+    return files.read(path)
+
+
+def _unknown(record: Record, item: str) -> CgroupError:
+    controller = item.partition(".")[0]
+    have = sorted({name for _version, *names in record["hierarchies"].values() for name in names if "=" not in name})
+    return CgroupError(
+        f'the container has no cgroup file "{item}", and none that stands for it',
+        hint=f'a file of the controller "{controller}", as in {_some_group(record)}'
+        if controller in have
+        else f"the controllers of its groups are {', '.join(have) or 'none'}",
+    )
+
+
+def _some_group(record: Record) -> str:
+    return next((mount + path for mount, path in record["limit"].items()), "/sys/fs/cgroup")
 
 
 def read(record: Record, item: str) -> str:
-    """The text of a file of the container's limit group, as the kernel wrote it. Raises CgroupError."""
-    path = _place(record, item)
+    """The text of a file of the container's limit group, as the kernel wrote it; a name of the other cgroup version is
+    made from this host's own files. Raises CgroupError."""
     try:
-        return files.read(path)
+        path = _own(record, item)
+        if path is not None:
+            return files.read(path)
+        text = _foreign_text(record, item)
     except OSError as error:
-        raise failed(f"cannot read {path}", error) from error
+        raise failed(f'cannot read the cgroup file "{item}"', error) from error
+    if text is None:
+        raise _unknown(record, item)
+    return text
+
+
+def _foreign_text(record: Record, item: str) -> str | None:
+    if item == "devices.list" and _hierarchy(record, "devices") is None:
+        rules: list[str] = record.get("devices") or ["allow a"]
+        return "\n".join(rules) + "\n"
+    from lxcpy.cgroups import foreign
+
+    return foreign.text(item, lambda name: _get(record, name), lambda family: _version_of(record, family))
+
+
+def _version_of(record: Record, family: str) -> int:
+    from lxcpy.cgroups.dialects import FAMILIES
+
+    v1, v2 = FAMILIES[family]
+    if _hierarchy(record, v1):
+        return 1
+    return 2 if any(h[0] == 2 and (v2 == "cgroup" or v2 in h[1:]) for h in record["hierarchies"].values()) else 0
 
 
 def write(record: Record, item: str, value: str) -> None:
-    """Write a file of the container's limit group. Raises CgroupError."""
-    path = _place(record, item)
+    """Write a file of the container's limit group; a name of the other cgroup version goes to the file that stands for
+    it. A device rule on cgroup v2 changes the program and is noted in the record. Raises CgroupError."""
+    from lxcpy.cgroups import devices, foreign, limits
+    from lxcpy.cgroups.dialects import row_of
+    from lxcpy.cgroups.translate import Write
+    from lxcpy.cgroups.values import Bad
+
     try:
-        files.write(path, value)
+        path = _own(record, item)
+        if item in ("devices.allow", "devices.deny"):
+            _write_device(record, path, devices.parse(item, value.strip()))
+            return
+        for dialect in (1, 2):
+            found = row_of(dialect, item)
+            version = _version_of(record, found[0].family) if found else 0
+            if found and version and (path is None or version == dialect):
+                for out in foreign.outs(*found, value.strip(), version, lambda name: _get(record, name)):
+                    mount = _mount_of(record, out.file, version)
+                    order = Write(mount, out.file, out.value, "", item, None, out.others, out.every)
+                    limits.put(order, mount + record["limit"][mount])
+                return
+        if path is None:
+            raise _unknown(record, item)
+        group, _, file = path.rpartition("/")
+        limits.put(Write("", file, value, "", item), group)
+    except Bad as bad:
+        raise CgroupError(f"{item}: {bad}", hint=bad.hint) from bad
     except OSError as error:
-        raise failed(f'cannot write "{value}" to {path}', error) from error
+        raise failed(f'cannot write the cgroup file "{item}"', error) from error
+
+
+def _mount_of(record: Record, file: str, version: int) -> str:
+    controller = file.partition(".")[0]
+    for mount, (at, *controllers) in record["hierarchies"].items():
+        if at == version and (version == 2 or controller in controllers):
+            return mount
+    raise _unknown(record, file)
+
+
+def _write_device(record: Record, path: str | None, rule: DeviceRule) -> None:
+    from lxcpy.cgroups import devices
+    from lxcpy.cgroups.limits import put
+    from lxcpy.cgroups.translate import Write
+
+    if path is not None:
+        put(Write("", rule.file, rule.text, "devices", rule.file), path.rpartition("/")[0])
+        return
+    found = _unified(record)
+    if found is None:
+        raise _unknown(record, rule.file)
+    mount = found[0]
+    rules = [*record.get("devices", ()), str(rule)]
+    parsed = [devices.parse(f"devices.{line.partition(' ')[0]}", line.partition(" ")[2]) for line in rules]
+    devices.install(mount + record["limit"][mount], parsed)
+    record["devices"] = rules
 
 
 # -- freezer -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from lxcpy.cgroups.devices import DeviceRule
 from lxcpy.cgroups.dialects import FAMILIES, Out, Row, Setting
 from lxcpy.cgroups.layout import Hierarchy, Layout
 from lxcpy.cgroups.values import Bad
-from lxcpy.cgroups.writers import HIGH, LOW, WRITERS, Conflict
+from lxcpy.cgroups.writers import HIGH, LOW, PERIOD, QUOTA, WRITERS, Conflict
 from lxcpy.errors import CgroupError, Origin
 from lxcpy.kernel.record import NamedTuple
 
@@ -105,13 +105,26 @@ def _is_preset(origin: Origin | None) -> bool:
     )
 
 
+Found = dict[Setting, tuple[object, int, "CgroupEntry"]]  # value, index and entry of each setting
+
+
+def _said_twice(own: Found, foreign: Found, version: int) -> dict[Setting, Setting]:
+    """Which foreign settings are set aside, and for which of the host's own."""
+    said = {setting: setting for setting in foreign if setting in own}
+    if version == 1 and HIGH in foreign and LOW in own:
+        said[HIGH] = LOW  # both would be v1's soft limit
+    if PERIOD in foreign and QUOTA in own:
+        said[PERIOD] = QUOTA  # a quota means nothing in another's period
+    return said
+
+
 class _Work:
     """One translation in progress."""
 
     def __init__(self, layout: Layout, stats: Callable[[str], os.stat_result]) -> None:
         self.layout = layout
         self.stats = stats
-        self.found: dict[str, dict[int, dict[Setting, tuple[object, int, CgroupEntry]]]] = {}
+        self.found: dict[str, dict[int, Found]] = {}
         self.rules: list[tuple[DeviceRule, int, CgroupEntry]] = []
         self.writes: list[Write] = []
         self.raws: list[Write] = []
@@ -179,7 +192,7 @@ class _Work:
             self.say(at, f"nothing to do: always so on cgroup v{other}")
             return
         hint = dialects.NO_EQUIVALENT.get((entry.dialect, entry.key))
-        if hint or self.elsewhere(entry.dialect, controller):
+        if self.elsewhere(entry.dialect, controller) or (hint and self.layout.kind == f"v{other}"):
             what = f'cgroup v{other}, which this host has, knows nothing like "{entry.key} = {value}"'
             self.problem(at, entry, what, hint or f"remove the line, or boot with cgroup v{entry.dialect}")
         else:
@@ -228,10 +241,7 @@ class _Work:
             return
         version = version_of(family, self.layout)
         own, foreign = spoken.get(version, {}), dict(spoken.get(3 - version, {}))
-        said = {setting: setting for setting in foreign if setting in own}
-        if version == 1 and HIGH in foreign and LOW in own:
-            said[HIGH] = LOW  # both would be v1's soft limit
-        for setting, by in said.items():
+        for setting, by in _said_twice(own, foreign, version).items():
             at = foreign.pop(setting)[1]
             self.say(at, f"set aside: {item_of(own[by][2])} says it in this host's words")
         final = {**foreign, **own}

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from lxcpy.cgroups import devices, files
+from lxcpy.cgroups import devices, files, limits
 from lxcpy.cgroups.plan import CgroupPlan
-from lxcpy.cgroups.refusals import failed, ignored, refused
+from lxcpy.cgroups.refusals import failed, refused
 from lxcpy.cgroups.translate import Write
-from lxcpy.cgroups.values import numbers
 from lxcpy.errors import CgroupError
 from lxcpy.log import Log
 
@@ -219,49 +218,9 @@ def limit(plan: CgroupPlan, record: Record) -> list[str]:
     warnings = []
     for write in plan.writes:
         group = write.mount + record["limit"][write.mount]
-        _write_one(write, group)
-        if write.file in _CHECKED:
-            warnings += _check(write, group)
+        limits.put(write, group)
+        warnings += limits.check(write, group)
     return warnings
-
-
-# What some kernels take and forget, or take and cannot have: read back.
-_CHECKED = {"memory.kmem.limit_in_bytes", "cpuset.cpus", "cpuset.mems"}
-
-
-def _write_one(write: Write, group: str) -> None:
-    """One value into the first of its files that this kernel has, or into every one of them."""
-    written, first = False, None
-    for file, value in ((write.file, write.value), *write.others):
-        try:
-            files.write(f"{group}/{file}", value)
-            written = True
-        except OSError as error:
-            if error.errno != errno.ENOENT or not write.others:
-                what = f'cannot write "{value}" to {group}/{file}'
-                raise refused(write, what, error, group=group) from error
-            first = first or error
-        if written and not write.every:
-            return
-    if not written and first is not None:
-        what = f'cannot write "{write.value}" to {group}/{write.file}'
-        raise refused(write, what, first, group=group) from first
-
-
-def _check(write: Write, group: str) -> list[str]:
-    try:
-        if write.file.startswith("memory."):
-            kept = files.read(f"{group}/{write.file}").strip()
-            same = write.value == "-1" or abs(int(kept) - int(write.value)) < 65536  # whole pages are kept
-            return [] if same else [ignored(write, kept)]
-        kept = files.read(f"{group}/{write.file}.effective").strip()
-        got = set(numbers(kept))
-        if got and not got & set(numbers(write.value)):  # v2 falls back on the parent's without a word
-            what = f"none of {write.value} is there for {group}/{write.file}"
-            raise refused(write, what, OSError(errno.ERANGE, ""), group=group)
-    except FileNotFoundError:
-        pass  # v1's cpuset refuses by itself
-    return []
 
 
 def limit_devices(plan: CgroupPlan, record: Record) -> None:

@@ -46,7 +46,7 @@ def memory_v1(settings: Settings) -> Iterator[Out]:
             value += limit
         elif value is not None and (limit is None or value < limit):
             raise _memsw_below(value, limit)
-        yield Out("memory.memsw.limit_in_bytes", _limit(value, 1), (SWAP, LIMIT))
+        yield Out("memory.memsw.limit_in_bytes", _limit(value, 1), (SWAP,))
     if LOW in settings or HIGH in settings:
         yield _soft_limit(settings)
     for name in ("kmem", "kmem.tcp"):
@@ -92,7 +92,7 @@ def memory_v2(settings: Settings) -> Iterator[Out]:
             if limit is None or value < limit:
                 raise _memsw_below(value, limit)
             value -= limit
-        yield Out("memory.swap.max", _limit(value, 2), (SWAP, LIMIT))
+        yield Out("memory.swap.max", _limit(value, 2), (SWAP,))
     if LOW in settings:
         kind, value = settings[LOW]
         yield Out("memory.low", "0" if kind == "soft" and value is None else _limit(value, 2), (LOW,))
@@ -123,7 +123,7 @@ def cpu_v1(settings: Settings) -> Iterator[Out]:
     if PERIOD in settings:
         yield Out("cpu.cfs_period_us", str(settings[PERIOD]), (PERIOD,))
     if QUOTA in settings:
-        yield Out("cpu.cfs_quota_us", _limit(settings[QUOTA], 1), (QUOTA, PERIOD))
+        yield Out("cpu.cfs_quota_us", _limit(settings[QUOTA], 1), (QUOTA,))
     if BURST in settings:
         yield Out("cpu.cfs_burst_us", str(settings[BURST]), (BURST,))
     yield from _same(settings, "cpu.idle", "cpu.uclamp.min", "cpu.uclamp.max")
