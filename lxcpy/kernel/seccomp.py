@@ -7,6 +7,7 @@ filter is built before the fork; after it `install` needs the bytes of its progr
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 
@@ -228,3 +229,32 @@ def notification_sizes() -> tuple[int, int, int]:
     _seccomp(_GET_NOTIF_SIZES, 0, ctypes.addressof(sizes))
     notification, response, data = struct.unpack("=3H", sizes.raw)
     return notification, response, data
+
+
+# linux/seccomp.h; the sizes are those of the structures' first and so far only versions, which the numbers contain.
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, pid, flags, then seccomp_data: call, arch, instruction, arguments
+RESPONSE = struct.Struct("=QqiI")  # id, value, error (negative errno), flags
+_IOCTL_RECEIVE = 3 << 30 | NOTIFICATION.size << 16 | ord("!") << 8 | 0
+_IOCTL_SEND = 3 << 30 | RESPONSE.size << 16 | ord("!") << 8 | 1
+_IOCTL_ID_VALID = 1 << 30 | 8 << 16 | ord("!") << 8 | 2
+
+
+def receive_notification(listener: int) -> bytes:
+    """Wait for a call that `notify` stopped: a packed NOTIFICATION. Raises OSError; ENOENT if the caller has gone."""
+    buffer = bytearray(NOTIFICATION.size)
+    fcntl.ioctl(listener, _IOCTL_RECEIVE, buffer)
+    return bytes(buffer)
+
+
+def respond(listener: int, response: bytes) -> None:
+    """Let the stopped call return as a packed RESPONSE says. Raises OSError; ENOENT if the caller is gone."""
+    fcntl.ioctl(listener, _IOCTL_SEND, bytearray(response))
+
+
+def notification_valid(listener: int, number: int) -> bool:
+    """Whether the caller of notification `number` still waits, so that what was opened by its pid is really its."""
+    try:
+        fcntl.ioctl(listener, _IOCTL_ID_VALID, struct.pack("=Q", number))
+    except OSError:
+        return False
+    return True
