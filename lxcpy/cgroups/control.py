@@ -95,7 +95,7 @@ def read(record: Record, item: str) -> str:
 
 def _foreign_text(record: Record, item: str) -> str | None:
     if item == "devices.list" and _hierarchy(record, "devices") is None:
-        rules: list[str] = record.get("devices") or ["allow a"]
+        rules = [str(rule) for rule in record.get("devices") or ["allow a"]]
         return "\n".join(rules) + "\n"
     from lxcpy.cgroups import foreign
 
@@ -147,7 +147,7 @@ def _mount_of(record: Record, file: str, version: int) -> str:
     controller = file.partition(".")[0]
     for mount, (at, *controllers) in record["hierarchies"].items():
         if at == version and (version == 2 or controller in controllers):
-            return mount
+            return str(mount)
     raise _unknown(record, file)
 
 
