@@ -68,14 +68,16 @@ def _unknown(record: Record, item: str) -> CgroupError:
     have = sorted({name for _version, *names in record["hierarchies"].values() for name in names if "=" not in name})
     return CgroupError(
         f'the container has no cgroup file "{item}", and none that stands for it',
-        hint=f'a file of the controller "{controller}", as in {_some_group(record)}'
+        hint=f'a file of the controller "{controller}", as in {_group_of(record, controller)}'
         if controller in have
         else f"the controllers of its groups are {', '.join(have) or 'none'}",
     )
 
 
-def _some_group(record: Record) -> str:
-    return next((mount + path for mount, path in record["limit"].items()), "/sys/fs/cgroup")
+def _group_of(record: Record, controller: str) -> str:
+    """A directory to look into for the files of a controller."""
+    found = (mount for mount, (_version, *names) in record["hierarchies"].items() if controller in names)
+    return next((mount + record["limit"].get(mount, "") for mount in found), "/sys/fs/cgroup")
 
 
 def read(record: Record, item: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from lxcpy.cgroups.dialects import ROWS, Out, Row, Setting, row_of
 from lxcpy.cgroups.writers import LIMIT, PERIOD, QUOTA, SWAP, WRITERS, Conflict
@@ -26,16 +27,35 @@ def outs(row: Row, star: str, value: str, version: int, get: Get) -> list[Out]:
     settings = dict(new)
     if SWAP in new:
         settings = {**_settings(get, row.family, version, only=LIMIT), **settings}
+    if LIMIT in new and row.dialect != version:
+        return _memory_with_swap(row.dialect, new, version, get)
     if version == 2 and (QUOTA in new) != (PERIOD in new):
         settings = {**_settings(get, row.family, version, only=QUOTA), **settings}
     return [out for out in WRITERS[row.family, version](settings) if set(out.settings) & set(new)]
 
 
+def _memory_with_swap(dialect: int, new: dict[Setting, Any], version: int, get: Get) -> list[Out]:
+    """A new memory limit in foreign words keeps what those words mean by the swap limit: v2's swap limit stands beside
+    memory's, v1's is the sum of both."""
+    now = _settings(get, "memory", version)
+    limit, (_kind, value) = now.get(LIMIT), now.get(SWAP, ("", None))
+    settings = dict(new)
+    if limit is not None and value is not None:
+        if dialect == 2:
+            settings[SWAP] = ("swap", value - limit) if new[LIMIT] is not None else ("total", None)
+        else:
+            settings[SWAP] = ("total", value + limit)
+    made = list(WRITERS["memory", version](settings))
+    grows = new[LIMIT] is None or (limit is not None and new[LIMIT] > limit)
+    # v1 never lets the sum be the lower one, not even between two writes
+    return made[::-1] if grows and version == 1 else made
+
+
 def _settings(
     get: Get, family: str, version: int, *, only: Setting | None = None, star: str = ""
-) -> dict[Setting, object]:
+) -> dict[Setting, Any]:
     """The settings that the host's own files of a family hold now."""
-    found: dict[Setting, object] = {}
+    found: dict[Setting, Any] = {}
     for row in ROWS:
         if row.family != family or row.dialect != version or row.file == "cpu.weight.nice":
             continue
@@ -70,14 +90,14 @@ def text(item: str, get: Get, version_of: Callable[[str], int]) -> str | None:
     """
     for dialect in (1, 2):
         found = row_of(dialect, item)
-        if found and version_of(found[0].family) not in (0, dialect):
-            return _setting_text(item, *found, get)
+        version = version_of(found[0].family) if found else 0
+        if found and version:
+            return _setting_text(item, *found, version, get)
     counter = _counter(item, get)
     return None if counter is None else counter.rstrip("\n") + "\n"
 
 
-def _setting_text(item: str, row: Row, star: str, get: Get) -> str | None:
-    version = 3 - row.dialect
+def _setting_text(item: str, row: Row, star: str, version: int, get: Get) -> str | None:
     settings = _settings(get, row.family, version, star=star)
     try:
         made = list(WRITERS[row.family, row.dialect](settings))

@@ -21,6 +21,7 @@ from lxcpy.cgroups import devices, files, limits
 from lxcpy.cgroups.plan import CgroupPlan
 from lxcpy.cgroups.refusals import failed, refused
 from lxcpy.cgroups.translate import Write
+from lxcpy.cgroups.values import numbers
 from lxcpy.errors import CgroupError
 from lxcpy.log import Log
 
@@ -100,10 +101,27 @@ def fill_cpuset(mount: str, path: str) -> None:
     try:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not files.read(f"{group}/{name}").strip():  # filled already where the parent has clone_children
-                files.write(f"{group}/{name}", files.read(f"{above}/{name}").strip())
+                given = files.read(f"{above}/{name}").strip()
+                files.write(f"{group}/{name}", _without_isolated(given) if name == "cpuset.cpus" else given)
         files.write(f"{group}/cgroup.clone_children", "1")  # for the groups that the container makes
     except OSError as error:
         raise failed(f"cannot give the cgroup {group} its CPUs and memory nodes", error) from error
+
+
+_isolated: list[str] = []  # read once a process: isolcpus= is of the kernel's command line
+
+
+def _without_isolated(cpus: str) -> str:
+    """The CPUs without those that isolcpus= keeps for their owner, unless none would be left; as LXC."""
+    if not _isolated:
+        try:
+            _isolated.append(files.read("/sys/devices/system/cpu/isolated").strip())
+        except OSError:
+            _isolated.append("")
+    if not _isolated[0]:
+        return cpus
+    left = [str(cpu) for cpu in numbers(cpus) if cpu not in numbers(_isolated[0])]
+    return ",".join(left) or cpus
 
 
 def _use_hierarchy(mount: str, path: str) -> None:
