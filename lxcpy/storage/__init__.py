@@ -8,6 +8,9 @@ import stat
 
 from lxcpy.errors import StorageError
 from lxcpy.storage.base import Backend
+from lxcpy.storage.tree import spread
+
+__all__ = ["BACKENDS", "KNOWN", "Backend", "backend", "detect", "parse", "spread"]
 
 # LXC's order and names; the value is the module. `overlayfs` is the old name of overlay.
 BACKENDS = {

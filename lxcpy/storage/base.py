@@ -31,6 +31,11 @@ class Shift:
         return _shifted(number, self.before_gids, self.after_gids)
 
     @property
+    def changes(self) -> bool:
+        """Whether any id may change."""
+        return (self.before_uids, self.before_gids) != (self.after_uids, self.after_gids)
+
+    @property
     def root(self) -> tuple[int, int]:
         """(uid, gid) on the host of the container's root after the copy."""
         return _shifted(0, (), self.after_uids), _shifted(0, (), self.after_gids)
