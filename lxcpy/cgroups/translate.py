@@ -264,7 +264,7 @@ class _Work:
             self.warnings.append(f"{item_of(entry)}: {out.note}")
         for _value, at, source in sources:
             if not out.file:
-                self.say(at, out.note)
+                self.say(at, f"nothing to do: {out.note or f'always so on cgroup v{version}'}")
             elif source.dialect == version and source.key == out.file:
                 self.say(at, "written as it is")
             else:

@@ -77,7 +77,7 @@ def _soft_limit(settings: Settings) -> Out:
     if LOW in settings and HIGH in settings and low != high:
         raise Conflict(HIGH, "cgroup v1 has one soft limit for memory.low and memory.high", "keep one of the two")
     if LOW in settings:
-        return Out("memory.soft_limit_in_bytes", _limit(low, 1), (LOW,))
+        return Out("memory.soft_limit_in_bytes", _limit(low, 1), (LOW, HIGH))
     note = "v1 keeps a soft limit when the host's memory is short only; memory.max holds always"
     return Out("memory.soft_limit_in_bytes", _limit(high, 1), (HIGH,), note=note)
 
@@ -100,7 +100,10 @@ def memory_v2(settings: Settings) -> Iterator[Out]:
         yield Out("memory.high", _limit(settings[HIGH], 2), (HIGH,))
     for name in ("kmem", "kmem.tcp"):
         setting = (f"memory.{name}",)
-        if settings.get(setting) is None:
+        if setting not in settings:
+            continue
+        if settings[setting] is None:
+            yield Out("", "", (setting,))
             continue
         if limit is None:
             raise Conflict(setting, "cgroup v2 has no limit of kernel memory alone", "set lxc.cgroup2.memory.max: it "
