@@ -357,9 +357,7 @@ class _Unpack:
 
     def _finish(self, here: int, folder: Any) -> None:
         _, mode, uid, gid, mtime, xattrs, _, _ = folder
-        owner = self._owner(uid, gid)
-        if owner != self.owner:
-            os.fchown(here, *owner)
+        os.fchown(here, *self._owner(uid, gid))  # always: the target itself may have been there, with another owner
         os.fchmod(here, mode)
         if xattrs:
             attributes.put(here, xattrs, self.shift)

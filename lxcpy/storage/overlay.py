@@ -67,6 +67,8 @@ class Overlay:
         data = f"lowerdir={lowers},upperdir={escape(layers.upper)},workdir={escape(layers.work)}"
         if words.data:
             data += f",{words.data}"
+        if _in_user_namespace() and "userxattr" not in data.split(","):
+            data += ",userxattr"  # trusted.* attributes are out of reach there
         kernel.mount(layers.lowers[0], target, "overlay", words.flags, data)
         if words.propagation:
             kernel.mount(None, target, None, words.propagation)
@@ -118,6 +120,14 @@ class Overlay:
 def escape(path: str, more: str = "") -> str:
     """A path for overlayfs's options, which commas and, between lower directories, colons divide."""
     return re.sub(rf"([\\,{more}])", r"\\\1", path)
+
+
+def _in_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
 
 
 BACKEND = Overlay()
