@@ -1,0 +1,29 @@
+"""Containers that real LXC runs, gone after the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from reallxc import Real
+
+
+@pytest.fixture
+def reals(lxcpath: str, names: Callable[[], str]) -> Iterator[Callable[..., Real]]:
+    """Makes and starts as many as a test asks for; the argument is added to the config."""
+    made: list[Real] = []
+
+    def make(config: str = "") -> Real:
+        real = Real(lxcpath, names())
+        made.append(real)
+        real.start(config)
+        return real
+
+    yield make
+    for real in made:
+        real.kill()
+
+
+@pytest.fixture
+def real(reals: Callable[..., Real]) -> Real:
+    return reals()
