@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lxcpy.config.model import Config
 from lxcpy.errors import Origin
 from lxcpy.kernel import mount
-from lxcpy.kernel.fd import make_file_in_root, open_in_root, unlink_in_root
+from lxcpy.kernel.fd import Fd, make_file_in_root, open_in_root, unlink_in_root
 from lxcpy.rootfs.context import DIRECTORY, Context
 from lxcpy.rootfs.ops import CLONE, Mount, Operation
 
@@ -24,11 +24,23 @@ TTY_GROUP = 5
 
 def bind(source: int, name: str, dev: int, place: str) -> None:
     """Show the file `name` of the directory `source`, which is trusted, on `place` below `dev`. Raises OSError."""
-    with (
-        mount.open_tree(source, name, mount.OPEN_TREE_CLONE) as tree,
-        make_file_in_root(dev, place, 0o000) as target,
-    ):
+    with mount.open_tree(source, name, mount.OPEN_TREE_CLONE) as tree, mount_point(dev, place) as target:
         mount.move_mount(tree.number, target.number)
+
+
+def mount_point(dev: int, name: str) -> Fd:
+    """The file `name` of the directory `dev` as an O_PATH descriptor, made if it is missing. Raises OSError."""
+    if "/" not in name:
+        # the common case, without a lookup that fails first
+        try:
+            os.mknod(name, stat.S_IFREG, dir_fd=dev)
+        except FileExistsError:
+            pass
+        place = Fd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dev))
+        if not stat.S_ISLNK(os.fstat(place.number).st_mode):
+            return place
+        place.close()
+    return make_file_in_root(dev, name, 0o000)
 
 
 class Node(NamedTuple):

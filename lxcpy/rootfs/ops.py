@@ -319,10 +319,14 @@ class Sysctl(NamedTuple):
 
 
 def unmount_at(context: Context, path: str) -> None:
-    """Unmount everything mounted on `path` itself, as far as the kernel allows. Raises nothing."""
-    while True:
-        try:
+    """Unmount the filesystems mounted on `path` itself, as far as the kernel allows. Raises nothing."""
+    try:
+        own = os.fstat(context.root_fd).st_dev
+        while True:
             with context.open_target(path) as place:
+                # asked first: a refusal costs more than the question, and there is hardly ever anything
+                if os.fstat(place.number).st_dev == own:
+                    return
                 mount.umount(place.path, mount.MNT_DETACH)
-        except OSError:
-            return  # not a mount point, not there, or locked in a user namespace
+    except OSError:
+        return  # not a mount point, not there, or locked in a user namespace

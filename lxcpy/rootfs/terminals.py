@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from lxcpy.config.model import Config
 from lxcpy.errors import RootfsError
 from lxcpy.kernel import mount
-from lxcpy.kernel.fd import Fd, make_dirs_in_root, make_file_in_root, open_in_root, unlink_in_root
+from lxcpy.kernel.fd import Fd, make_dirs_in_root, open_in_root, unlink_in_root
 from lxcpy.kernel.pty import open_pty
 from lxcpy.rootfs.context import DIRECTORY, Context
+from lxcpy.rootfs.dev import mount_point
 
 
 @dataclass
@@ -126,5 +127,5 @@ def _show(devpts: int, name: str, dev: int, place: str, slave: Fd) -> None:
         shown, opened = os.fstat(tree.number), os.fstat(slave.number)
         if shown.st_rdev != opened.st_rdev or shown.st_ino != opened.st_ino:
             raise OSError(19, f"terminal {name} is not the one that was opened")
-        with make_file_in_root(dev, place, 0o000) as target:
+        with mount_point(dev, place) as target:
             mount.move_mount(tree.number, target.number)
