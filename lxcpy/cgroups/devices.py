@@ -101,16 +101,20 @@ def joined(rules: Sequence[DeviceRule], own: int) -> tuple[list[DeviceRule], lis
 
     Both dialects change the same list, so lines count in the file's order. But where each has a whole policy (a line
     for `a`), as in the presets of LXC 4 and 5, the foreign policy says the same thing again: its lines, which are those
-    in the file of its `a`, are set aside.
+    from its `a` on to the next line of the host's own dialect or the end of the file, are set aside.
     """
-    policies = {rule.dialect: rule.origin.file if rule.origin else "" for rule in rules if rule.type == "a"}
-    if len(policies) < 2:
+    if len({rule.dialect for rule in rules if rule.type == "a"}) < 2:
         return list(rules), []
     used: list[DeviceRule] = []
     aside: list[DeviceRule] = []
+    block: str | None = None  # the file of the foreign policy that is being read
     for rule in rules:
         file = rule.origin.file if rule.origin else ""
-        (used if rule.dialect == own or file != policies[rule.dialect] else aside).append(rule)
+        if rule.dialect != own and rule.type == "a":
+            block = file
+        elif rule.dialect == own or file != block:
+            block = None
+        (used if block is None else aside).append(rule)
     return used, aside
 
 

@@ -125,6 +125,14 @@ def test_a_users_line_beside_such_presets_is_in_force_in_either_dialect(dialect:
     assert found == {host: ["deny a", "allow c 1:3 rwm", "allow c 10:200 rwm"] for host in ("v1", "v2")}
 
 
+@pytest.mark.parametrize("dialect", [1, 2])
+def test_a_line_in_the_file_of_both_policies(dialect: int) -> None:
+    """In the words of the host it is in force; in the other words it must stand apart from that policy."""
+    found = in_force(*block(1), *block(2), entry(dialect, "allow c 10:200 rwm", "common.conf"))
+    assert found["v2"][-1] == "allow c 10:200 rwm"
+    assert (found["v1"][-1] == "allow c 10:200 rwm") == (dialect == 1)
+
+
 def test_whole_policies_that_differ_are_the_hosts_own() -> None:
     mine = [entry(1, "deny a", "config"), entry(1, "allow c 1:9 r", "config")]
     yours = [entry(2, "deny a", "config"), entry(2, "allow c 1:8 r", "config")]
