@@ -18,6 +18,7 @@ from lxcpy.config.model import Cgroup
 from lxcpy.errors import CgroupError
 
 LAST_SUFFIX = 999
+COUNTED = ("cpu", "io", "memory", "pids")  # controllers whose counters `stats` reads
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,10 @@ def plan(
         required = {write.controller: write for write in translation.writes
                     if write.mount == unified.mount and write.controller in unified.controllers}  # fmt: skip
     # A pure v2 host hands every controller down, so that the container's own init can use them. On a hybrid host
-    # the root's subtree_control is switched for what a limit needs and no more.
-    enable = unified.controllers if unified is not None and layout.kind == "v2" else tuple(required)
+    # the root's subtree_control is switched for what a limit or the statistics need and no more.
+    enable = unified.controllers if unified is not None else ()
+    if layout.kind != "v2":
+        enable = tuple(controller for controller in enable if controller in COUNTED or controller in required)
     result = CgroupPlan(
         name=name,
         hierarchies=hierarchies,

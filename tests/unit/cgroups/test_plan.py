@@ -108,10 +108,10 @@ def test_use_picks_hierarchies() -> None:
 
 def test_v2_hands_all_controllers_down_and_hybrid_what_a_limit_needs() -> None:
     assert made(layout=V2).enable == V2.hierarchies[0].controllers
-    layout = Layout("hybrid", (*V1.hierarchies[:3], unified("hugetlb", "misc")))
+    layout = Layout("hybrid", (*V1.hierarchies[:3], unified("hugetlb", "misc", "io")))
     entries = (CgroupEntry(2, "hugetlb.2MB.max", "2M"),)
-    assert made(layout=layout).enable == ()
-    assert made(Cgroup(entries=entries), layout=layout).enable == ("hugetlb",)
+    assert made(layout=layout).enable == ("io",)
+    assert made(Cgroup(entries=entries), layout=layout).enable == ("hugetlb", "io")
 
 
 def test_the_first_problem_names_its_line() -> None:
