@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 from lxcpy.config.model import Config
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace
+from lxcpy.kernel.fd import Fd
 from lxcpy.kernel.idmap import IdRange, write_maps
 from lxcpy.rootfs import apply, terminals
-from lxcpy.rootfs.context import Context
+from lxcpy.rootfs.context import Context, Idmapper, map_here, map_tree
 from lxcpy.rootfs.plan import Facts, plan
 
 BUSYBOX = "/bin/busybox"
@@ -39,10 +41,12 @@ def make_rootfs(path: Path, *, owner: int = 0) -> str:
     return str(path)
 
 
-def apply_all(config: Config, facts: Facts, between: Callable[[Context], None] | None = None) -> terminals.Terminals:
+def apply_all(
+    config: Config, facts: Facts, between: Callable[[Context], None] | None = None, idmap: Idmapper = map_here
+) -> terminals.Terminals:
     """Every phase in the runtime's order."""
     steps = plan(config, facts)
-    context = Context(config, facts)
+    context = Context(config, facts, idmap=idmap)
     apply.run(steps.isolate, context)
     apply.run(steps.root, context)
     apply.run(steps.mounts, context)
@@ -53,6 +57,33 @@ def apply_all(config: Config, facts: Facts, between: Callable[[Context], None] |
     apply.pivot(context)
     apply.run(steps.finish, context)
     return made
+
+
+def ask(sock: socket.socket) -> Idmapper:
+    """The Idmapper of a process in a user namespace: the parent does it on the descriptor."""
+
+    def idmap(tree: Fd, namespace_: str) -> None:
+        socket.send_fds(sock, [namespace_.encode()], [tree.number])
+        answer = sock.recv(100).decode()
+        if answer != "done":
+            raise OSError(22, answer)
+
+    return idmap
+
+
+def serve(sock: socket.socket, pid: int) -> None:
+    """Answer until the child has closed its end, by its end or by exec."""
+    while True:
+        word, fds, _, _ = socket.recv_fds(sock, 100, 1)
+        if not word:
+            return
+        path = f"/proc/{pid}/ns/user" if word == b"container" else word.decode()
+        with Fd(fds[0]) as tree, Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as userns:
+            try:
+                map_tree(tree.number, userns.number)
+                sock.send(b"done")
+            except OSError as error:
+                sock.send(str(error).encode())
 
 
 def run(
@@ -74,6 +105,7 @@ def run(
         flags |= namespace.NAMESPACES[name]
     ready, go = os.pipe()
     result, out = os.pipe()
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid, pidfd = namespace.clone(flags)
     if pid == 0:
         try:
@@ -83,7 +115,7 @@ def run(
                 os.setgroups([])
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
-            made = apply_all(config, facts, between)
+            made = apply_all(config, facts, between, ask(there) if ids else map_here)
             if inside is not None:
                 os.write(out, b"+" + str(inside(made)).encode())
                 os._exit(0)
@@ -98,16 +130,19 @@ def run(
         os._exit(1)
     os.close(out)
     os.close(ready)
+    there.close()
     try:
         if ids:
             write_maps(pid, [IdRange(0, ids, 65536)], [IdRange(0, ids, 65536)])
         os.write(go, b"g")
         os.close(go)
+        serve(here, pid)
         with open(result, "rb") as stream:
             text = stream.read().decode(errors="replace")
     finally:
         os.waitpid(pid, 0)
         os.close(pidfd)
+        here.close()
     if not text.startswith("+"):
         raise Failed(text[1:] or "the child said nothing")
     return text[1:]

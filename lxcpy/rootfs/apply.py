@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 
 from lxcpy.errors import RootfsError, meaning
-from lxcpy.kernel.fd import exists_in_root
+from lxcpy.kernel.fd import exists_in_root, open_in_root
 from lxcpy.log import Log
 from lxcpy.rootfs.context import Context
+from lxcpy.rootfs.dev import Devpts, Link, Node
 from lxcpy.rootfs.ops import Bind, Mount, MountRoot, Operation
 from lxcpy.rootfs.pivot import pivot
 
@@ -52,7 +53,7 @@ def _hint(operation: Operation, error: OSError, context: Context) -> str | None:
     if isinstance(operation, (Bind, Mount)):
         if error.errno == errno.ENOENT:
             return _missing_hint(operation, context)
-        if error.errno == errno.ENOTDIR and isinstance(operation, Bind):
+        if isinstance(operation, Bind) and not operation.inside and _kinds_differ(operation, context):
             return "a directory can be bound on a directory only, a file on a file: use create=file for a file"
         if error.errno == errno.ENODEV and isinstance(operation, Mount):
             return f'the kernel has no file system "{operation.fstype}"; /proc/filesystems lists what it has'
@@ -60,6 +61,8 @@ def _hint(operation: Operation, error: OSError, context: Context) -> str | None:
             return "in a user namespace a directory with mounts below can be bound with rbind only"
         if error.errno in (errno.EPERM, errno.EACCES) and context.userns:
             return _userns_hint(operation)
+    if error.errno == errno.ENOENT and isinstance(operation, (Node, Devpts, Link)):
+        return "the root file system has no usable /dev: set lxc.autodev = 1"
     if error.errno == errno.EROFS:
         return "the root file system is read-only; make what is missing there, or remove ro from lxc.rootfs.options"
     return None
@@ -84,6 +87,14 @@ def _missing_hint(operation: Bind | Mount, context: Context) -> str | None:
     except OSError:
         pass
     return None
+
+
+def _kinds_differ(operation: Bind, context: Context) -> bool:
+    try:
+        with open_in_root(context.root_fd, operation.target, os.O_PATH) as target:
+            return os.path.isdir(operation.source) != os.path.isdir(target.path)
+    except OSError:
+        return False
 
 
 def _userns_hint(operation: Bind | Mount) -> str:
