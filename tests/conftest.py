@@ -102,8 +102,8 @@ def _is_supervisor(item: str) -> bool:
 
 
 def _between_tests(kind: str, item: str) -> bool:
-    """What may stay between two tests: the warm supervisor and its files."""
-    return kind in ("processes", "files") and _is_supervisor(item)
+    """What may stay between two tests: the warm supervisor, its files and the compiled filters."""
+    return kind in ("processes", "files") and (_is_supervisor(item) or f"{RUN_DIR}/filters" in item)
 
 
 def _descriptors() -> dict[str, str]:
@@ -140,7 +140,7 @@ def nothing_left_at_the_end() -> Iterator[None]:
     before = WATCH.snapshot()
     yield
     _end_supervisors()
-    extra = leaks.new(before, WATCH, ignore=lambda kind, item: kind == "files" and _is_supervisor(item))
+    extra = leaks.new(before, WATCH, ignore=lambda kind, item: kind == "files" and _between_tests(kind, item))
     if not any("mounts" in kind or "processes" in kind for kind in extra):
         shutil.rmtree(BASE, ignore_errors=True)
     if extra:

@@ -53,17 +53,19 @@ class Real:
         self.client: Command = command(lxcpath, name)
         make_rootfs(self.rootfs)
 
-    def start(self, config: str = "") -> None:
+    def start(self, config: str = "", **options: object) -> None:
         with open(f"{self.lxcpath}/{self.name}/config", "w") as file:
             file.write(CONFIG.format(name=self.name, rootfs=self.rootfs) + config)
-        done = self.tool("start", "-d")
+        done = self.tool("start", "-d", **options)
         assert done.returncode == 0, done.stderr
 
-    def tool(self, tool: str, *words: str, timeout: float = 30, **options: object) -> subprocess.CompletedProcess[str]:
+    def tool(self, tool: str, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
         """Run lxc-TOOL on the container."""
         argv = [f"lxc-{tool}", "-P", self.lxcpath, "-n", self.name, *words]
-        settings: dict[str, object] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, **options}
-        return subprocess.run(argv, timeout=timeout, check=False, **settings)  # type: ignore[call-overload,no-any-return]
+        settings: dict[str, object] = {
+            "stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 30, **options,
+        }  # fmt: skip
+        return subprocess.run(argv, check=False, **settings)  # type: ignore[call-overload,no-any-return]
 
     def kill(self) -> None:
         self.tool("stop", "-k")

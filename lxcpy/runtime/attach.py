@@ -311,6 +311,9 @@ def _terminal(facts: Facts, request: Request) -> tuple[Fd | None, Fd | None]:
         raise StateError(
             f"no terminal can be had: {meaning(error)}", hint="lxc.pty.max limits those of a container"
         ) from error
+    for number in filter(os.isatty, range(3)):
+        pty.copy_window_size(number, master.number)  # before the command asks for it
+        break
     if facts.root_ids is not None:
         os.fchown(slave.number, facts.root_ids[0], -1)  # else it would belong to nobody inside
     return master, slave
