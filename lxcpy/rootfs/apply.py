@@ -9,17 +9,33 @@ import errno
 import os
 from collections.abc import Iterable
 
-from lxcpy.errors import RootfsError, meaning
+from lxcpy.errors import LxcpyError, RootfsError, meaning
 from lxcpy.kernel.fd import exists_in_root, open_in_root
 from lxcpy.log import Log
 from lxcpy.rootfs.context import Context
 from lxcpy.rootfs.dev import Devpts, Link, Node
 from lxcpy.rootfs.ops import Bind, Mount, MountRoot, Operation
 from lxcpy.rootfs.pivot import pivot
+from lxcpy.rootfs.plan import Facts
 
-__all__ = ["Context", "pivot", "run"]
+__all__ = ["Context", "pivot", "prepare", "run"]
 
 LOG = Log("rootfs")
+
+
+def prepare(facts: Facts) -> None:
+    """On the host, before the clone: make the mount point of rootfs if it is missing. Raises RootfsError.
+
+    The container's first process could not, in a user namespace.
+    """
+    if facts.source is None or os.path.isdir(facts.mount):
+        return
+    try:
+        os.makedirs(facts.mount, 0o755, exist_ok=True)
+    except OSError as error:
+        raise RootfsError(
+            f'cannot make the mount point "{facts.mount}": {meaning(error)}', hint="make it, or set lxc.rootfs.mount"
+        ) from error
 
 
 def run(operations: Iterable[Operation], context: Context) -> None:
@@ -37,6 +53,9 @@ def run(operations: Iterable[Operation], context: Context) -> None:
                 if not operation.optional:
                     raise failure(operation, error, context) from error
                 LOG.info(f"{operation} (optional): {error}")
+            except LxcpyError as error:
+                error.at = error.at or operation.origin  # a storage backend knows no config
+                raise
     finally:
         os.umask(mask)
 

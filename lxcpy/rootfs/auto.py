@@ -44,7 +44,7 @@ def parse(tokens: tuple[str, ...]) -> Auto:
     auto = Auto()
     for token in tokens:
         family, _, rest = token.partition(":")
-        words = rest.split(":") if rest else []
+        words = rest.split(":") if ":" in token else []
         if family == "proc" and words in ([], ["mixed"], ["rw"]):
             auto = auto._replace(proc=rest or "mixed")
         elif family == "sys" and words in ([], ["mixed"], ["ro"], ["rw"]):

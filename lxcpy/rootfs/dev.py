@@ -22,14 +22,16 @@ LINKS = (
 TTY_GROUP = 5
 
 
-def bind(source: int, name: str, dev: int, place: str) -> None:
+def bind(source: int, name: str, dev: int, place: str, *, make: bool = True) -> None:
     """Show the file `name` of the directory `source`, which is trusted, on `place` below `dev`. Raises OSError."""
-    with mount.open_tree(source, name, mount.OPEN_TREE_CLONE) as tree, mount_point(dev, place) as target:
+    with mount.open_tree(source, name, mount.OPEN_TREE_CLONE) as tree, mount_point(dev, place, make=make) as target:
         mount.move_mount(tree.number, target.number)
 
 
-def mount_point(dev: int, name: str) -> Fd:
+def mount_point(dev: int, name: str, *, make: bool = True) -> Fd:
     """The file `name` of the directory `dev` as an O_PATH descriptor, made if it is missing. Raises OSError."""
+    if not make:
+        return open_in_root(dev, name, os.O_PATH)
     if "/" not in name:
         # the common case, without a lookup that fails first
         try:
@@ -91,6 +93,8 @@ class Link(NamedTuple):
         return f"link dev/{self.name} to {self.target}"
 
     def apply(self, context: Context) -> None:
+        if not context.own_dev:
+            return  # the host's own
         try:
             os.symlink(self.target, self.name, dir_fd=context.dev_fd())
         except FileExistsError:
@@ -122,10 +126,11 @@ class Devpts(NamedTuple):
 
     def apply(self, context: Context) -> None:
         dev = context.dev_fd()
-        try:
-            os.mkdir("pts", 0o755, dir_fd=dev)
-        except FileExistsError:
-            pass
+        if context.own_dev:
+            try:
+                os.mkdir("pts", 0o755, dir_fd=dev)
+            except FileExistsError:
+                pass
         with open_in_root(dev, "pts", DIRECTORY) as place:
             mount.mount("devpts", place.path, "devpts", mount.MS_NOSUID | mount.MS_NOEXEC, self.data)
         context.devpts = open_in_root(dev, "pts", DIRECTORY)
@@ -140,7 +145,7 @@ class Devpts(NamedTuple):
                 unlink_in_root(dev, "ptmx")
             except FileNotFoundError:
                 pass
-        bind(context.devpts.number, "ptmx", dev, "ptmx")
+        bind(context.devpts.number, "ptmx", dev, "ptmx", make=context.own_dev)
 
 
 class BootId(NamedTuple):

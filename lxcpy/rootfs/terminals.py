@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lxcpy.config.model import Config
 from lxcpy.errors import RootfsError
 from lxcpy.kernel import mount
-from lxcpy.kernel.fd import Fd, make_dirs_in_root, open_in_root, unlink_in_root
+from lxcpy.kernel.fd import Fd, exists_in_root, make_dirs_in_root, open_in_root, unlink_in_root
 from lxcpy.kernel.pty import open_pty
 from lxcpy.rootfs.context import DIRECTORY, Context
 from lxcpy.rootfs.dev import mount_point
@@ -87,6 +87,11 @@ def _make_console(context: Context, config: Config, terminals: Terminals) -> Non
     terminals.console, terminals.console_slave, terminals.console_path = master, slave, "/dev/console"
     os.fchmod(slave.number, 0o620)
     dev = context.dev_fd()
+    if not context.own_dev:
+        # the host's /dev gets nothing new; what is there is covered in our mount namespace alone
+        if exists_in_root(dev, "console"):
+            _show(devpts, name, dev, "console", slave)
+        return
     directory = config.tty.dir
     if directory:
         make_dirs_in_root(dev, directory).close()

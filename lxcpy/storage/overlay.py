@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from typing import NamedTuple
 
 from lxcpy.errors import StorageError
 from lxcpy.kernel import mount as kernel
+from lxcpy.storage import workers
 from lxcpy.storage.base import Shift
 from lxcpy.storage.copy import copy_tree
 from lxcpy.storage.dir import destroy_directory, make_directory
@@ -74,15 +76,11 @@ class Overlay:
             kernel.mount(None, target, None, words.propagation)
 
     def clone(self, source: str, rootfs: str, *, snapshot: bool = False, shift: Shift | None = None) -> str:
-        """A clone keeps the lower directories and gets a copy of the delta, and with it depends on the first's rootfs.
-
-        A copy that shall not depend on anything is made from the mounted tree by who can mount it.
-        """
-        if not snapshot:
-            raise StorageError(
-                "an overlay can be cloned as a snapshot only", hint="lxcpy-copy -s, or -B dir for an independent copy"
-            )
+        """A snapshot keeps the lower directories and copies the delta; else a directory with all that is seen."""
         layers = parse(source)
+        if not snapshot:
+            self._flatten(layers, rootfs, shift)
+            return f"dir:{rootfs}"
         new = Layers(layers.lowers, os.path.join(os.path.dirname(rootfs), DELTA))
         owner = shift.root if shift is not None else (0, 0)
         make_directory(rootfs, owner)
@@ -90,6 +88,24 @@ class Overlay:
         if os.path.isdir(layers.upper):
             copy_tree(layers.upper, new.upper, shift=shift)
         return new.text
+
+    def _flatten(self, layers: Layers, rootfs: str, shift: Shift | None) -> None:
+        """Copy what the layers show together."""
+        os.makedirs(os.path.dirname(rootfs), exist_ok=True)
+        place = tempfile.mkdtemp(prefix=".flatten-", dir=os.path.dirname(rootfs))
+        # the upper directory as one more lower one: it may be in use
+        lowers = ":".join(escape(path, ":") for path in (layers.upper, *layers.lowers))
+
+        def copy() -> None:
+            kernel.mount("overlay", place, "overlay", kernel.MS_RDONLY, f"lowerdir={lowers}")
+            copy_tree(place, rootfs, shift=shift)
+
+        try:
+            workers.apart(copy)
+        except OSError as error:
+            raise StorageError(f'cannot mount "{layers.text}" to copy it: {error.strerror}') from error
+        finally:
+            os.rmdir(place)
 
     def over(self, lower: str, rootfs: str, *, shift: Shift | None = None) -> str:
         """A new overlay over the directory `lower`, for the container whose directory holds `rootfs`; its text."""

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from lxcpy import errors
+from lxcpy.kernel import mount, namespace
 from lxcpy.kernel.process import set_pdeathsig
 
 
@@ -59,6 +61,36 @@ def run(pieces: Sequence[int], work: Callable[[int], None], result: Callable[[],
     if failure is not None:
         raise failure
     return results
+
+
+def apart(work: Callable[[], None]) -> None:
+    """Call `work` in a child whose mounts are its own, and end with it. Raises its LxcpyError or OSError."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            set_pdeathsig(signal.SIGKILL)
+            os.write(writer, marshal.dumps(_told(work)))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    answer = _wait(pid, reader)
+    if isinstance(answer, OSError):
+        raise answer
+    if answer is not None:
+        raise errors.from_dict(answer)
+
+
+def _told(work: Callable[[], None]) -> Any:
+    try:
+        namespace.unshare(namespace.CLONE_NEWNS)
+        mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+        work()
+    except errors.LxcpyError as error:
+        return (error.to_dict(),)
+    except OSError as error:
+        return [error.errno or errno.EIO, error.strerror or str(error), error.filename or ""]
+    return (None,)
 
 
 class _Queue:

@@ -91,8 +91,9 @@ def test_overlay_of_a_dir_of_an_overlay(rootfs: Path, tmp_path: Path, isolated: 
 
     assert isolated(read, "mnt") == ("changed", ["file"])
     assert (tmp_path / "c2/overlay/delta/new").exists()
-    with pytest.raises(StorageError, match="as a snapshot only"):
-        overlay.clone(source, str(tmp_path / "c4/rootfs"))
+    assert overlay.clone(source, str(tmp_path / "c4/rootfs")) == f"dir:{tmp_path}/c4/rootfs"
+    assert sorted(os.listdir(tmp_path / "c4/rootfs")) == ["file", "new"] and os.listdir(tmp_path / "c4") == ["rootfs"]
+    assert (tmp_path / "c4/rootfs/file").read_text() == "changed"
     overlay.destroy(source)
     assert not list((tmp_path / "c2/overlay").iterdir()) and (rootfs / "file").exists()
     overlay.destroy(source)
