@@ -29,9 +29,13 @@ def open_pty(ptmx: str | int = "/dev/ptmx") -> tuple[Fd, Fd, int]:
     master = Fd(os.open(path, flags))
     fcntl.ioctl(master.number, _TIOCSPTLCK, struct.pack("i", 0))
     index = struct.unpack("I", fcntl.ioctl(master.number, _TIOCGPTN, bytes(4)))[0]
-    # The slave by its master (Linux 4.13), not by name: the name may belong to another mount of devpts.
-    slave = Fd(fcntl.ioctl(master.number, _TIOCGPTPEER, flags))
-    return master, slave, index
+    return master, open_slave(master.number), index
+
+
+def open_slave(master: int) -> Fd:
+    """The slave of a master, close-on-exec and nobody's controlling terminal. Raises OSError."""
+    # By its master (Linux 4.13), not by name: the name may belong to another mount of devpts.
+    return Fd(fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
 
 
 def window_size(fd: int) -> tuple[int, int]:

@@ -143,6 +143,7 @@ class Console:
         if not data:
             self.detach()  # the client closed its master
             return
+        pty.copy_window_size(self.proxy.number, self.master.number)  # nothing else tells that the window has changed
         try:
             os.write(self.master.number, data)
         except OSError:
@@ -155,6 +156,7 @@ class Ttys:
     def __init__(self, masters: list[Fd]) -> None:
         self.masters = masters
         self.holders: dict[int, object] = {}
+        self.slaves: dict[int, Fd] = {}  # of ttys that are held: without a getty on it a master has nothing but EIO
 
     def take(self, number: int, holder: object) -> int:
         """Give tty `number` to a holder, -1 for the first free one. The number taken; 0 when there is none."""
@@ -162,18 +164,21 @@ class Ttys:
             number = next((n for n in range(1, len(self.masters) + 1) if n not in self.holders), 0)
         if not 1 <= number <= len(self.masters) or number in self.holders:
             return 0
+        self.slaves[number] = pty.open_slave(self.masters[number - 1].number)
         self.holders[number] = holder
         return number
 
     def release(self, holder: object) -> None:
         """Take back what a holder has."""
-        self.holders = {number: held_by for number, held_by in self.holders.items() if held_by is not holder}
+        for number in [number for number, held_by in self.holders.items() if held_by == holder]:
+            del self.holders[number]
+            self.slaves.pop(number).close()
 
     def master(self, number: int) -> Fd:
         """The master of /dev/ttyNUMBER."""
         return self.masters[number - 1]
 
     def close(self) -> None:
-        """Close every master."""
-        for master in self.masters:
-            master.close()
+        """Close every terminal."""
+        for fd in (*self.masters, *self.slaves.values()):
+            fd.close()

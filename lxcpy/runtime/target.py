@@ -12,6 +12,7 @@ from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.config.file import ConfigFile
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace
+from lxcpy.kernel.fd import Fd, open_in_root
 from lxcpy.runtime import joins
 from lxcpy.runtime import lxcprotocol as wire
 from lxcpy.runtime.lxctarget import Group
@@ -123,7 +124,15 @@ class LiveTarget:
         return data
 
     def devpts_fd(self) -> int:
-        return -1
+        if self.live.pidfd is None:
+            return -1
+        try:
+            with Fd(os.open(f"/proc/{self.live.pid}/root", os.O_PATH | os.O_CLOEXEC)) as root:
+                self.devpts = open_in_root(root.number, "dev/pts", os.O_PATH | os.O_DIRECTORY)
+            device = os.stat("ptmx", dir_fd=self.devpts.number, follow_symlinks=False).st_rdev
+        except OSError:
+            return -1
+        return self.devpts.number if (os.major(device), os.minor(device)) == (5, 2) else -1
 
     def seccomp_notify_fd(self) -> int:
         return -1
