@@ -109,7 +109,42 @@ class Container:
         foreground: it ends with this process: keep the returned connection open.
         """
         self.check_startable(rcfile)
-        options = {
+        options = self.options(
+            rcfile=rcfile, define=define, command=command, share=share, uid=uid, gid=gid,
+            console=console, console_log=console_log, log_file=log_file, log_level=log_level,
+        )  # fmt: skip
+        supervisor = client.connect()
+        try:
+            number = supervisor.send("start", list(stdio), options=options, foreground=foreground)
+            ended = 0
+            if foreground:  # asked at once: a short command may have ended before its start is answered
+                ended = supervisor.send(
+                    "wait", lxcpath=self.lxcpath, name=self.name, states=["STOPPED"], change=True
+                )
+            answer = supervisor.answer(number)
+        except BaseException:
+            supervisor.close()
+            raise
+        if not foreground:
+            supervisor.close()
+        return Start(supervisor, int(answer.get("pid") or 0), bool(answer.get("already")), ended)
+
+    def options(
+        self,
+        *,
+        rcfile: str | None = None,
+        define: Sequence[str] = (),
+        command: Sequence[str] | None = None,
+        share: Mapping[str, str] | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        console: str | None = None,
+        console_log: str | None = None,
+        log_file: str | None = None,
+        log_level: int | None = None,
+    ) -> dict[str, Any]:
+        """What `start` asks for, as plain data (runtime.launcher.Options)."""
+        return {
             "name": self.name,
             "lxcpath": self.lxcpath,
             "config": os.path.abspath(rcfile) if rcfile else self.config_file,
@@ -125,15 +160,6 @@ class Container:
             "log_level": log_level,
             "caller": os.getpid(),
         }
-        supervisor = client.connect()
-        try:
-            answer = supervisor.ask("start", fds=list(stdio), options=options, foreground=foreground)
-        except BaseException:
-            supervisor.close()
-            raise
-        if not foreground:
-            supervisor.close()
-        return Start(supervisor, int(answer.get("pid") or 0), bool(answer.get("already")))
 
     def check_startable(self, rcfile: str | None) -> None:
         """Say what a start would trip over before anything is asked. Raises StateError."""
@@ -244,10 +270,20 @@ class Container:
 class Start:
     """What came of a start. connection: open for a foreground container, which ends when it closes."""
 
-    def __init__(self, connection: client.Client, pid: int, already: bool) -> None:
+    def __init__(self, connection: client.Client, pid: int, already: bool, ended: int = 0) -> None:
         self.connection = connection
         self.pid = pid
         self.already = already
+        self.ended = ended  # number of the request that is answered when the container is STOPPED
+
+    def take_console(self) -> int:
+        """A terminal on a foreground container's console, the caller's; -1 where it has none."""
+        return self.connection.fds.pop() if self.connection.fds else -1
+
+    def wait(self) -> int | None:
+        """Wait until a foreground container is STOPPED: init's raw wait status; None where it is not known."""
+        status: int | None = self.connection.answer(self.ended).get("status")
+        return status
 
 
 def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:

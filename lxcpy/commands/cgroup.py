@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lxcpy.cli.options import Command
+import sys
+
+from lxcpy.cli.options import Args, Command
+from lxcpy.errors import StateError, UsageError
 
 COMMAND = Command(
     "cgroup",
@@ -11,3 +14,22 @@ COMMAND = Command(
     exit_status={0: "printed, or set", 1: "the container does not run, or the kernel refused the object or the value"},
     words="STATE-OBJECT is a file of the container's control group, such as memory.max or cpuset.cpus.",
 )
+
+
+def run(args: Args) -> int:
+    if not args.rest:
+        raise UsageError("could not parse command line: Missing state object", hint=f"{args.prog} NAME memory.max")
+    from lxcpy.cgroups import control
+    from lxcpy.container import Container
+    from lxcpy.runtime import usage
+
+    item, *values = args.rest
+    found = Container(args.name, args.lxcpath).describe(cgroups=True)
+    record = usage.cgroups(args.lxcpath, found) if found else None
+    if not record:
+        raise StateError(f"{args.name} is not running")
+    if values:
+        control.write(record, item, values[0])
+    else:
+        sys.stdout.write(control.read(record, item) + "\n")  # LXC adds an empty line to the kernel's text
+    return 0

@@ -22,3 +22,10 @@ COMMAND = Command(
     {0: "the container is gone", 1: "it runs, has snapshots or clones, or is not defined"},
     args=Args,
 )
+
+
+def run(args: Args) -> int:
+    from lxcpy.container import Container
+
+    Container(args.name, args.lxcpath).destroy(force=args.force, snapshots=args.snapshots)
+    return 0

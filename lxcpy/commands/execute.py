@@ -5,6 +5,7 @@ from __future__ import annotations
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option, definition, natural
 from lxcpy.commands.start import SHARE
+from lxcpy.errors import StateError
 
 
 class Args(CommonArgs):
@@ -42,3 +43,34 @@ COMMAND = Command(
     words="Without COMMAND: lxc.execute.cmd of the configuration.",
     args=Args,
 )  # fmt: skip
+
+
+def run(args: Args) -> int:
+    from lxcpy.container import Container
+
+    container = Container(args.name, args.lxcpath)
+    share = {kind: getattr(args, f"share_{kind}") for kind in ("net", "ipc", "uts", "pid")}
+    if not args.rcfile and not container.defined:
+        raise StateError(
+            "Executing a container with no configuration file may crash the host",
+            hint=f"-f FILE names one, or lxcpy-create -n {args.name} -t none makes one",
+        )
+    started = container.start(
+        rcfile=args.rcfile,
+        define=args.define,
+        command=args.rest,
+        share={kind: name for kind, name in share.items() if name},
+        uid=args.uid,
+        gid=args.gid,
+        log_file=args.logfile,
+        log_level=args.logpriority,
+        stdio=() if args.daemon else (0, 1, 2),
+        foreground=not args.daemon,
+    )
+    if started.already:
+        raise StateError(f"{args.name} is already running")
+    if args.daemon:
+        return 0
+    from lxcpy.runtime.foreground import status
+
+    return status(started)

@@ -236,6 +236,7 @@ def nested(place: int | str, listing: Callable[[], list[Row]]) -> list[Row]:
     from lxcpy.runtime import elsewhere
 
     found = elsewhere.ask(place, listing)
+    values: list[list[Any]]
     values = [[tuple(value) if isinstance(value, list) else value for value in row] for row in found or []]
     return [Row(*row) for row in values]
 

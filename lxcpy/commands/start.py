@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option, definition
+from lxcpy.errors import StateError, meaning
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Args(CommonArgs):
@@ -57,3 +65,57 @@ COMMAND = Command(
     words="COMMAND replaces lxc.init.cmd (/sbin/init) as the container's first process.",
     args=Args,
 )  # fmt: skip
+
+
+def run(args: Args) -> int:
+    from lxcpy.container import Container
+
+    container = Container(args.name, args.lxcpath)
+    share = {kind: getattr(args, f"share_{kind}") for kind in ("net", "ipc", "uts", "pid")}
+    settings: dict[str, Any] = {
+        "rcfile": args.rcfile,
+        "define": args.define,
+        "command": args.rest or None,
+        "share": {kind: name for kind, name in share.items() if name},
+        "console": args.console,
+        "console_log": args.console_log,
+        "log_file": args.logfile,
+        "log_level": args.logpriority,
+    }
+    if args.dry_run:
+        from lxcpy.runtime.preview import preview
+
+        container.check_startable(args.rcfile)
+        sys.stdout.write("".join(f"{line}\n" for line in preview(container.options(**settings))))
+        return 0
+    started = container.start(**settings, foreground=args.foreground)
+    if started.already:
+        raise _running(args.name)
+    if args.pidfile:
+        _write_pid(args.pidfile, started.pid)
+    if not args.foreground:
+        return 0
+    try:
+        from lxcpy.runtime.foreground import stay
+
+        stay(started)
+    finally:
+        if args.pidfile:
+            os.unlink(args.pidfile)
+    return 0
+
+
+def _running(name: str) -> StateError:
+    """What a start of a running container says; LXC ends with 0 then."""
+    error = StateError(f"{name} is already running", hint=f"lxcpy-attach -n {name} enters it")
+    error.code = 0
+    return error
+
+
+def _write_pid(path: str, pid: int) -> None:
+    """Init's pid, without a newline. Raises StateError."""
+    try:
+        with open(path, "w") as file:
+            file.write(str(pid))
+    except OSError as error:
+        raise StateError(f'cannot write the process id to "{path}": {meaning(error)}') from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option, seconds
+from lxcpy.errors import StateError, UsageError
 
 
 class Args(CommonArgs):
@@ -38,3 +39,44 @@ COMMAND = Command(
     },
     args=Args,
 )  # fmt: skip
+
+
+def checked(args: Args) -> int:
+    """The timeout in seconds, -1 for ever. Raises UsageError for options that do not go together."""
+    timeout = args.timeout
+    if timeout is None:
+        timeout = 0 if args.kill else 60
+    if args.nowait:
+        timeout = 0
+    if args.kill and args.nokill:
+        raise UsageError("-k can't be used with --nokill")
+    if args.kill and args.reboot:
+        raise UsageError("-k can't be used with -r")
+    if args.kill and timeout:
+        raise UsageError("-k doesn't allow timeouts")
+    if args.nolock and not args.kill:
+        raise UsageError("--nolock may only be used with -k")
+    return timeout
+
+
+def run(args: Args) -> int:
+    timeout = checked(args)
+    from lxcpy.container import Container
+
+    container = Container(args.name, args.lxcpath)
+    if container.state == "STOPPED":
+        error = StateError(f"{args.name} is not running")
+        error.code = 2
+        raise error
+    wait = None if timeout < 0 else float(timeout)
+    if args.kill:
+        return 0 if container.kill() else 1
+    if args.reboot:
+        if container.reboot(wait):
+            return 0
+        raise StateError(f"{args.name} did not reboot within {timeout} seconds", hint="-t SECONDS waits longer")
+    if container.shutdown(wait) or timeout == 0:
+        return 0
+    if not args.nokill:
+        return 0 if container.kill() else 1
+    raise StateError(f"{args.name} did not stop within {timeout} seconds", hint="without --nokill it is killed then")

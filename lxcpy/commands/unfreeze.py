@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lxcpy.cli.options import Command
+from lxcpy.cli.options import Args, Command
 
 COMMAND = Command(
     "unfreeze",
@@ -10,3 +10,10 @@ COMMAND = Command(
     "--name=NAME",
     exit_status={0: "the container runs, or did so already", 1: "it does not run"},
 )
+
+
+def run(args: Args) -> int:
+    from lxcpy.container import Container
+
+    Container(args.name, args.lxcpath).thaw()
+    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option, seconds
+from lxcpy.errors import UsageError
 
 STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
 
@@ -37,3 +38,12 @@ COMMAND = Command(
     words="A container that does not exist counts as STOPPED.",
     args=Args,
 )  # fmt: skip
+
+
+def run(args: Args) -> int:
+    if args.state is None:
+        raise UsageError("could not parse command line: Missing state option to wait for", hint="-s RUNNING, or others")
+    from lxcpy.container import Container
+
+    reached = Container(args.name, args.lxcpath).wait(args.state, None if args.timeout < 0 else float(args.timeout))
+    return 1 if reached is None else 0

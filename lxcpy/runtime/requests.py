@@ -193,9 +193,16 @@ class Connection:
         live = self.supervisor.obtain(options.lxcpath, options.name)
 
         def reply(answer: dict[str, Any]) -> None:
+            fds = []
             if request.get("foreground") and "pid" in answer and not answer.get("already"):
                 self.foreground.append(live)
-            self.send({"id": number, **answer})
+                # attached before the first byte of it is read
+                if live.console is not None and not count:
+                    master = live.console.attach(lambda: None)
+                    fds = [master] if master else []
+            self.send({"id": number, **answer}, [fd.number for fd in fds])
+            for fd in fds:
+                fd.close()
 
         live.start(options, stdio, reply)
 
