@@ -137,22 +137,24 @@ def send(sock: socket.socket, *messages: bytes) -> None:
         raise failure
 
 
-def ask(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> Iterator[tuple[bytes, int, int]]:
-    """Send one question; yield (datagram, begin, end) of each message answered. Raises Refused.
+def ask(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> list[tuple[bytes, int, int]]:
+    """Send one question; (datagram, begin, end) of each message answered. Raises Refused.
 
-    flags: NLM_F_DUMP for every object of that kind. A dump that the kernel calls inconsistent is yielded as it came.
+    flags: NLM_F_DUMP for every object of that kind. A dump that the kernel calls inconsistent is taken as it came.
+    The answer is read to its end, as the socket would otherwise begin the next one with what is left.
     """
     sock.send(HEADER.pack(16 + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body)
+    found: list[tuple[bytes, int, int]] = []
     while True:
         answer = sock.recv(BUFFER)
         for kind_, flags_, _, begin, end in _messages(answer):
             if kind_ == NLMSG_DONE:
-                return
+                return found
             if kind_ == NLMSG_ERROR:
                 errno = -unpack_from("=i", answer, begin)[0]
                 if errno:
                     raise Refused(errno, 0, _words(answer, begin, end, flags_))
-                return
-            yield answer, begin, end
+                return found
+            found.append((answer, begin, end))
             if not flags_ & NLM_F_MULTI:
-                return
+                return found

@@ -74,7 +74,7 @@ def words(text: str, known: Mapping[str, str]) -> str:
             quote = letter
             position += 1
             continue
-        elif letter.isspace() or letter in ";#&|":
+        elif letter.isspace() or letter in ";&|":  # a # ends nothing in mid-word
             break
         if letter == "\\" and quote != "'" and position + 1 < len(text):
             following = text[position + 1]
