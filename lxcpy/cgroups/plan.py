@@ -33,11 +33,17 @@ class HostFacts:
     taken: Callable[[str], bool] = os.path.isdir
 
     @classmethod
-    def read(cls, layout: Layout, *, relative: bool = False, uid: int | None = None, root: str = "") -> HostFacts:
+    def read(cls, layout: Layout, *, relative: bool = False, caller: int | None = None) -> HostFacts:
         """The facts of this host. Root's containers are made below init's groups, unless `relative`
-        (lxc.cgroup.relative); a user's always below the caller's own."""
-        own = relative or (os.geteuid() if uid is None else uid) != 0
-        with open(f"{root}/proc/{'self' if own else '1'}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        (lxc.cgroup.relative); a user's always below the caller's own.
+
+        caller: the process whose groups are meant; None: this one. A gone one counts as init.
+        """
+        own = relative or os.geteuid() != 0
+        pid = (str(caller) if caller else "self") if own else "1"
+        if not os.path.exists(f"/proc/{pid}/cgroup"):
+            pid, own = "1", False
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             return cls(bases=bases(file.read(), layout, own=own))
 
 
@@ -164,16 +170,7 @@ def plan(
     if translation.problems:
         raise translation.problems[0]
     limit, payload, monitor, exact = _names(cgroup, name, pattern)
-    unified = hierarchies[-1] if hierarchies and hierarchies[-1].version == 2 else None
-    required = {}
-    if unified is not None:
-        required = {write.controller: write for write in translation.writes
-                    if write.mount == unified.mount and write.controller in unified.controllers}  # fmt: skip
-    # A pure v2 host hands every controller down, so that the container's own init can use them. On a hybrid host
-    # the root's subtree_control is switched for what a limit or the statistics need and no more.
-    enable = unified.controllers if unified is not None else ()
-    if layout.kind != "v2":
-        enable = tuple(controller for controller in enable if controller in COUNTED or controller in required)
+    enable, required = _handed_down(layout.kind, hierarchies, translation.writes)
     result = CgroupPlan(
         name=name,
         hierarchies=hierarchies,
@@ -193,6 +190,27 @@ def plan(
     while not exact and any(host.taken(h.mount + result.path(h.mount, "limit")) for h in hierarchies):
         result = result.next()
     return result
+
+
+def _handed_down(
+    kind: str, hierarchies: tuple[Hierarchy, ...], writes: tuple[Write, ...]
+) -> tuple[tuple[str, ...], dict[str, Write]]:
+    """(v2 controllers to enable above the payload, those of them that a limit cannot do without).
+
+    A pure v2 host hands every controller down, so that the container's own init can use them. On a hybrid host the
+    root's subtree_control is switched for what a limit or the statistics need and no more.
+    """
+    unified = hierarchies[-1] if hierarchies and hierarchies[-1].version == 2 else None
+    if unified is None:
+        return (), {}
+    required = {
+        write.controller: write
+        for write in writes
+        if write.mount == unified.mount and write.controller in unified.controllers
+    }
+    if kind == "v2":
+        return unified.controllers, required
+    return tuple(name for name in unified.controllers if name in COUNTED or name in required), required
 
 
 def _names(cgroup: Cgroup, name: str, pattern: str | None) -> tuple[str, str, str | None, bool]:

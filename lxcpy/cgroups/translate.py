@@ -135,11 +135,13 @@ class _Work:
         self.outcomes: dict[int, list[str]] = {}
 
     def say(self, at: int, text: str) -> None:
+        """What became of entry `at`."""
         said = self.outcomes.setdefault(at, [])
         if text not in said:
             said.append(text)
 
     def problem(self, at: int, entry: CgroupEntry, what: str, hint: str, *, optional: bool = False) -> None:
+        """An entry that cannot be in force: an error, or (optional) a warning where a preset wrote it."""
         if optional and _is_preset(entry.origin):
             self.warnings.append(f"{item_of(entry)}: {what}")
             self.say(at, f"not in force: {what}")
@@ -217,6 +219,7 @@ class _Work:
         return bool(self.layout.v1(V1_NAMES.get(controller, controller)))
 
     def absent(self, at: int, entry: CgroupEntry, row: Row | None) -> None:
+        """The host has the entry's controller under neither version."""
         names = FAMILIES[row.family] if row else (entry.key.partition(".")[0],) * 2
         name = names[entry.dialect - 1]
         have = sorted({c for h in self.layout.hierarchies for c in h.controllers if not c.startswith("name=")})
@@ -229,6 +232,7 @@ class _Work:
         self.problem(at, entry, f'this host has no cgroup controller "{name}"', hint, optional=True)
 
     def new_mount(self, controller: str) -> str:
+        """Where a v1 controller would be mounted, beside the others."""
         v1 = next(h for h in self.layout.hierarchies if h.version == 1)
         return f"{os.path.dirname(v1.mount)}/{controller}"
 
@@ -259,6 +263,7 @@ class _Work:
     def emit(
         self, out: Out, family: str, version: int, hierarchy: Hierarchy, sources: list[tuple[object, int, CgroupEntry]]
     ) -> None:
+        """One value of a writer, for the first of the entries that it comes from."""
         _value, _at, entry = sources[0]
         if out.note:
             self.warnings.append(f"{item_of(entry)}: {out.note}")
@@ -276,6 +281,7 @@ class _Work:
             )  # fmt: skip
 
     def finish_devices(self) -> None:
+        """The device rules, for v1's controller or for a program."""
         if not self.rules:
             return
         v1, unified = self.layout.v1("devices"), self.layout.unified

@@ -27,7 +27,6 @@ from lxcpy.log import Log
 
 LOG = Log("cgroups")
 Record = dict[str, Any]
-LEAF = ".lxc"  # where attach puts processes on v2 once the payload itself may hold none
 
 
 def create(plan: CgroupPlan) -> Record:

@@ -83,6 +83,7 @@ def _soft_limit(settings: Settings) -> Out:
 
 
 def memory_v2(settings: Settings) -> Iterator[Out]:
+    """Swap stands beside memory here, and kernel memory is part of it."""
     limit = settings.get(LIMIT)
     if LIMIT in settings:
         yield Out("memory.max", _limit(limit, 2), (LIMIT,))
@@ -121,6 +122,7 @@ def _shares(kind: str, value: int) -> int:
 
 
 def cpu_v1(settings: Settings) -> Iterator[Out]:
+    """The period before the quota: from "no limit" on, no pair is refused on the way."""
     if WEIGHT in settings:
         yield Out("cpu.shares", str(_shares(*settings[WEIGHT])), (WEIGHT,))
     if PERIOD in settings:
@@ -133,6 +135,7 @@ def cpu_v1(settings: Settings) -> Iterator[Out]:
 
 
 def cpu_v2(settings: Settings) -> Iterator[Out]:
+    """Quota and period meet in one value."""
     if WEIGHT in settings:
         kind, value = settings[WEIGHT]
         if kind == "nice":
@@ -155,10 +158,12 @@ def _same(settings: Settings, *files: str) -> Iterator[Out]:
 
 
 def cpuset(settings: Settings) -> Iterator[Out]:
+    """The same in both versions."""
     yield from _same(settings, "cpuset.cpus", "cpuset.mems")
 
 
 def pids(settings: Settings) -> Iterator[Out]:
+    """The same in both versions."""
     yield from _same(settings, "pids.max")
 
 
@@ -178,6 +183,7 @@ THROTTLE = {
 
 
 def io_v1(settings: Settings) -> Iterator[Out]:
+    """A line for each rate of each device, in a file for each rate."""
     for setting, value in settings.items():
         if setting[0] == "io.weight":
             yield _weight_v1(setting, *value)
@@ -204,6 +210,7 @@ def _weight_v1(setting: Setting, scale: str, value: int | None) -> Out:
 
 
 def io_v2(settings: Settings) -> Iterator[Out]:
+    """A line for each device with all its rates."""
     rates: dict[str, list[Setting]] = {}
     for setting, value in settings.items():
         if setting[0] == "io.weight":
@@ -233,6 +240,7 @@ def _weight_v2(setting: Setting, scale: str, value: int | None) -> Out:
 
 
 def hugetlb_v1(settings: Settings) -> Iterator[Out]:
+    """Limits of huge pages and of their reservation, by page size."""
     for setting, value in settings.items():
         if setting[0] == "hugetlb":
             kind = "rsvd.limit_in_bytes" if setting[2] == "rsvd.max" else "limit_in_bytes"
@@ -240,6 +248,7 @@ def hugetlb_v1(settings: Settings) -> Iterator[Out]:
 
 
 def hugetlb_v2(settings: Settings) -> Iterator[Out]:
+    """The same."""
     for setting, value in settings.items():
         if setting[0] == "hugetlb":
             yield Out(f"hugetlb.{setting[1]}.{setting[2]}", _limit(value, 2), (setting,))
@@ -249,11 +258,13 @@ FREEZER = ("freezer",)
 
 
 def freezer_v1(settings: Settings) -> Iterator[Out]:
+    """A word."""
     if FREEZER in settings:
         yield Out("freezer.state", "FROZEN" if settings[FREEZER] else "THAWED", (FREEZER,))
 
 
 def freezer_v2(settings: Settings) -> Iterator[Out]:
+    """A switch; part of the core, there without any controller."""
     if FREEZER in settings:
         yield Out("cgroup.freeze", str(int(settings[FREEZER])), (FREEZER,))
 

@@ -13,6 +13,7 @@ times slower than outside.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -82,14 +83,17 @@ class Tree:
         self.entries[path.strip("/")] = (stat.S_IFREG | mode, data)
 
     def add_link(self, path: str, target: str) -> None:
+        """A symbolic link."""
         self._parents(path)
         self.entries[path.strip("/")] = (stat.S_IFLNK | 0o777, target.encode())
 
     def add_folder(self, path: str, mode: int = 0o755) -> None:
+        """A directory, if it is not there yet."""
         self._parents(path)
         self.entries.setdefault(path.strip("/"), (stat.S_IFDIR | mode, b""))
 
     def add_node(self, path: str, device: int) -> None:
+        """A character device."""
         self._parents(path)
         self.entries[path.strip("/")] = (stat.S_IFCHR | 0o600, device)
 
@@ -112,6 +116,7 @@ class Tree:
         self.add_libraries(program)
 
     def add_libraries(self, program: str) -> None:
+        """The shared libraries of a host program or library."""
         said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
         for word in said.split():
             if word.startswith("/") and os.path.isfile(word):
@@ -209,6 +214,16 @@ class Machine:
         self.tree.add("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
         self.tree.add("/etc/group", "root:x:0:\n")
 
+    def add_packages(self, *names: str) -> None:
+        """Python packages and modules of this environment."""
+        for name in names:
+            spec = importlib.util.find_spec(name)
+            assert spec and spec.origin, name
+            if spec.submodule_search_locations:
+                self.tree.add_tree(f"/project/{name}", Path(spec.origin).parent)
+            else:
+                self.tree.add(f"/project/{name}.py", Path(spec.origin))
+
     def _busybox(self) -> None:
         program = shutil.which("busybox")
         if program is None:
@@ -266,32 +281,36 @@ class Machine:
         self.tree.add("/guest.py", HERE / script)
         self.tree.add("/script.py", f"import runpy, sys\nsys.argv = ['guest.py'{words}]\n"
                       "runpy.run_path('/guest.py', run_name='__main__')\n")  # fmt: skip
-        (image,) = self.kernel.glob("boot/vmlinuz-*")
         with tempfile.TemporaryDirectory(prefix="lxcpy-qemu-") as work:
             with open(f"{work}/initramfs", "wb") as file:
                 self.tree.write(file)
-            argv = [
-                "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus), "-m", str(memory),
-                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
-                "-kernel", str(image), "-initrd", f"{work}/initramfs",
-                "-append", f"console=ttyS0 quiet panic=-1 {self.append}",
-                "-serial", f"file:{work}/console", "-serial", f"file:{work}/output",
-            ]  # fmt: skip
-            note = ""
-            with open(f"{work}/qemu", "w") as errors:
-                process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
-                try:
-                    process.wait(timeout)
-                except subprocess.TimeoutExpired:
-                    note = f"\nended after {timeout:g} s"
-                finally:
-                    process.kill()
-                    process.wait()
+            note = self._boot(work, memory, cpus, timeout)
             texts = [_text(f"{work}/{name}") for name in ("output", "console", "qemu")]
         output, separator, status = texts[0].rpartition("exit status ")
         if not separator:
             return Result(-1, texts[0], texts[1] + texts[2] + note)
         return Result(int(status), output, texts[1] + texts[2] + note)
+
+    def _boot(self, work: str, memory: int, cpus: int, timeout: float) -> str:
+        """Let the machine run to its end, or to the timeout; a note about the latter."""
+        (image,) = self.kernel.glob("boot/vmlinuz-*")
+        argv = [
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus), "-m", str(memory),
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
+            "-kernel", str(image), "-initrd", f"{work}/initramfs",
+            "-append", f"console=ttyS0 quiet panic=-1 {self.append}",
+            "-serial", f"file:{work}/console", "-serial", f"file:{work}/output",
+        ]  # fmt: skip
+        with open(f"{work}/qemu", "w") as errors:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return f"\nended after {timeout:g} s"
+            finally:
+                process.kill()
+                process.wait()
+        return ""
 
 
 def _text(path: str) -> str:
