@@ -20,6 +20,11 @@ def preset(path: str) -> str:
     return path
 
 
+def is_preset(file: str) -> bool:
+    """Whether a file is one of LXC's presets or ours, and not the wish of the one who wrote a config."""
+    return file.startswith((*PRESET_DIRS, os.path.join(paths.data_dir("config"), "")))
+
+
 def members(name: str, file: str) -> list[str]:
     """The files that `lxc.include = name` in `file` means: one, or the *.conf files of a folder by name.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lxcpy.config import schema
 from lxcpy.config.keys.row import CGROUP, FOLD, GROUP, INCLUDE, LIST, MAP, ONE, REMOVED, WORDS, Row
+from lxcpy.config.presets import is_preset
 from lxcpy.config.schema import LAST, Found
 from lxcpy.config.values import NAMESPACES
 from lxcpy.errors import Origin
@@ -183,13 +184,26 @@ class Settings:
             self.values.get(into, {}).pop(found.sub, None)
             self.where.get(into, {}).pop(found.sub, None)
         elif row.shape is CGROUP:
-            dialect = 1 if row.name == "lxc.cgroup.*" else 2
-            keep = [it for it in self.values.get(into, ()) if it[0] != dialect or (found.sub and it[1] != found.sub)]
-            self.values[into] = keep
+            self._clear_cgroup(found)
         else:
             self._forget(into)
             if into in ("cap.drop", "cap.keep"):
                 self._forget(EXCLUDES[into][0])
+
+    def _clear_cgroup(self, found: Found) -> None:
+        """Forget a limit, or all of one dialect.
+
+        A list of devices that is emptied is also forgotten in the other dialect, as far as presets wrote it: they say
+        the same policy twice, and the wish to be rid of it must not depend on which one the host takes.
+        """
+        dialect = 1 if found.row.name == "lxc.cgroup.*" else 2
+        kept = []
+        for entry in self.values.get(found.row.into, ()):
+            same = not found.sub or entry[1] == found.sub
+            twin = same and entry[1].startswith("devices.") and entry[3] is not None and is_preset(entry[3].file)
+            if not (same and entry[0] == dialect) and not twin:
+                kept.append(entry)
+        self.values[found.row.into] = kept
 
     def _forget(self, into: str) -> None:
         self.values.pop(into, None)
