@@ -80,6 +80,15 @@ def plan(nets: Iterable[Nic], facts: Facts, at: At = lambda key: None) -> Networ
     """The plan for a new network namespace. Raises NetworkError with the line to blame."""
     nics = sorted((nic for nic in nets if nic.type != "none"), key=lambda nic: nic.index)
     names = _names(nics)
+    for nic in nics:
+        twin = next(
+            (other for other in nics if other.index < nic.index and names[other.index] == names[nic.index]), None
+        )
+        if twin is not None and names[nic.index] != "lo":
+            raise NetworkError(
+                f'lxc.net.{nic.index}: "{names[nic.index]}" is the name of lxc.net.{twin.index} already',
+                at=at(f"lxc.net.{nic.index}.name"),
+            )
     builders = [_Builder(nic, names[nic.index], facts, at) for nic in nics]
     for builder in builders:
         builder.build()

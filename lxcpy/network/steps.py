@@ -8,8 +8,10 @@ socket inside the container's namespace.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from errno import EEXIST
 from typing import Any, Protocol
 
 from lxcpy.errors import NetworkError, Origin, meaning
@@ -27,6 +29,7 @@ BRIDGE_FLAGS_MASTER, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 1, 2, 4
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IPVLAN_ISOLATIONS = {"bridge": 0, "private": 1, "vepa": 2}
+FADING = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,18 @@ def family_of(address: str) -> int:
     return AF_INET6 if ":" in address else AF_INET
 
 
+def send_patiently(wire: Wire, message: bytes) -> None:
+    """Send; where the thing exists, give it a moment: a predecessor's veth and routes die a little after it has."""
+    deadline = time.monotonic() + FADING
+    while True:
+        try:
+            return wire.send(message)
+        except OSError as error:
+            if error.errno != EEXIST or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)
+
+
 def info(kind: str, data: Sequence[Attr] = ()) -> Attr:
     """The IFLA_LINKINFO of a new link."""
     attrs: list[Attr] = [("IFLA_INFO_KIND", kind)]
@@ -147,7 +162,7 @@ class CreateVeth(Step):
         attrs.append(info("veth", [("VETH_INFO_PEER", {"attrs": peer})]))
         # The other end cannot be up yet: veth_open() says ENOTCONN until the pair is complete. Until it is, the host
         # end has no carrier, so neither IPv6 nor the bridge begins anything on it.
-        wire.send(wire.link(RTM_NEWLINK, CREATE, attrs, up=True))
+        send_patiently(wire, wire.link(RTM_NEWLINK, CREATE, attrs, up=True))
 
     def undo(self) -> dict[str, Any]:
         return {"do": "veth", "host": self.host, "mac": self.host_mac}
@@ -309,7 +324,10 @@ class HostRoute(Step):
 
     def apply(self, wire: Wire) -> None:
         index, family = wire.host_index(self.device), family_of(self.to)
-        wire.send(wire.route(RTM_NEWROUTE, index, family=family, to=self.to, length=self.length, scope=RT_SCOPE_LINK))
+        send_patiently(
+            wire,
+            wire.route(RTM_NEWROUTE, index, family=family, to=self.to, length=self.length, scope=RT_SCOPE_LINK),
+        )
 
     def undo(self) -> dict[str, Any] | None:
         return {"do": "route", "to": self.to, "length": self.length, "device": self.device} if self.kept else None

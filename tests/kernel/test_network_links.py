@@ -358,6 +358,18 @@ def test_a_pair_name_that_is_taken_stays_the_others(isolated: Isolated) -> None:
     isolated(body, "net")
 
 
+def test_a_pair_name_whose_owner_is_dying_is_waited_for(isolated: Isolated) -> None:
+    def body() -> None:
+        bridge()
+        nic = Nic(0, "veth", "up", "br0", veth=Veth(pair="web0"))
+        for _ in range(5):
+            netns = new_netns()
+            make([nic], netns)
+            os.close(netns)  # nobody removes it: the kernel does, some time later
+
+    isolated(body, "net")
+
+
 def test_remove_many(isolated: Isolated) -> None:
     def body() -> None:
         bridge()

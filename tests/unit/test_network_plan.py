@@ -84,6 +84,14 @@ def test_names_inside(given: list[str | None], names: list[str]) -> None:
     assert [nic["name"] for nic in plan(nics, facts(BRIDGE)).nics] == names
 
 
+def test_one_name_twice() -> None:
+    nics = [Nic(0, "veth", link="br0", name="lan"), Nic(3, "veth", link="br0", name="lan")]
+    with pytest.raises(NetworkError) as caught:
+        plan(nics, facts(BRIDGE), {"lxc.net.3.name": Origin("config", 9)}.get)
+    assert caught.value.what == 'lxc.net.3: "lan" is the name of lxc.net.0 already'
+    assert caught.value.at == Origin("config", 9)
+
+
 def test_interfaces_go_by_index_whatever_their_order() -> None:
     made = plan([Nic(5, "veth", link="br0"), Nic(1, "macvlan", link="eth1")], facts(BRIDGE, ETH))
     assert [nic["index"] for nic in made.nics] == [1, 5]
