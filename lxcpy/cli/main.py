@@ -10,13 +10,13 @@ import sys
 
 from lxcpy import __version__, log, paths
 from lxcpy.cli.registry import COMMANDS
+from lxcpy.cli.report import Reporter
 from lxcpy.errors import LxcpyError, meaning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself costs a light command 9 ms
     from typing import Any, NoReturn
 
-LOG = log.Log("cli")
 PREFIXES = ("lxcpy-", "lxc-")  # a link named lxc-start works too: LXC's own test scripts call those names
 
 
@@ -46,15 +46,14 @@ def leave(status: int) -> NoReturn:
 
 def run(command: str, prog: str, words: list[str]) -> int:
     """Run one command with its arguments; the exit status is returned, errors are printed."""
-    context = _Context(prog, quiet=False)
+    reporter = Reporter(prog)
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
     try:
-        status = _run(command, context, words)
+        status = _run(command, reporter, words)
         sys.stdout.flush()
         return status
     except LxcpyError as error:
-        LOG.error(error.what)
-        context.say(error.lines())
+        reporter.error(error)
         return error.code
     except KeyboardInterrupt:
         return 130
@@ -64,54 +63,16 @@ def run(command: str, prog: str, words: list[str]) -> int:
         return 141
     except OSError as error:
         place = f"{error.filename}: " if isinstance(error.filename, str) else ""
-        hint = "run it as root" if isinstance(error, PermissionError) and os.geteuid() else context.keep_traceback()
-        context.say(LxcpyError(f"{place}{meaning(error)}", hint=hint).lines())
+        hint = "run it as root" if isinstance(error, PermissionError) and os.geteuid() else reporter.keep_traceback()
+        reporter.error(LxcpyError(f"{place}{meaning(error)}", hint=hint))
         return 1
     except Exception as error:
         what = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
-        context.say(LxcpyError(what, hint=context.keep_traceback()).lines())
+        reporter.error(LxcpyError(what, hint=reporter.keep_traceback()))
         return 1
 
 
-class _Context:
-    """What the error line says besides the error."""
-
-    def __init__(self, prog: str, *, quiet: bool) -> None:
-        self.prog = prog
-        self.name = ""
-        self.quiet = quiet
-
-    def say(self, lines: list[str]) -> None:
-        if self.quiet:
-            return
-        prefix = f"{self.prog}: {self.name}: " if self.name else f"{self.prog}: "
-        text = "".join(f"{line if line.startswith('  ') else prefix + line}\n" for line in lines)
-        try:
-            sys.stdout.flush()
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass  # nobody listens
-
-    def keep_traceback(self) -> str:
-        """Write the traceback of the current exception to a file that its owner alone can read; say where it is."""
-        import traceback
-
-        text = f"{self.prog} {self.name}, lxcpy {__version__}\n{traceback.format_exc()}"
-        for folder in (paths.run_dir(), "/tmp"):
-            path = os.path.join(folder, f"fault-{self.prog}-{os.getpid()}.txt")
-            try:
-                os.makedirs(folder, mode=0o755, exist_ok=True)
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            except OSError:
-                continue
-            with open(fd, "w", errors="backslashreplace") as file:
-                file.write(text)
-            return f"the details are in {path}"
-        return "the details could not be written to a file"
-
-
-def _run(command: str, context: _Context, words: list[str]) -> int:
+def _run(command: str, reporter: Reporter, words: list[str]) -> int:
     if command not in COMMANDS:
         from difflib import get_close_matches
 
@@ -123,11 +84,11 @@ def _run(command: str, context: _Context, words: list[str]) -> int:
     from lxcpy.cli.options import Answer, parse
 
     try:
-        args = parse(module.COMMAND, context.prog, words)
+        args = parse(module.COMMAND, reporter.prog, words)
     except Answer as answer:
         (sys.stdout if answer.stdout else sys.stderr).write(answer.text)
         return answer.code
-    context.name, context.quiet = args.name, getattr(args, "quiet", False)
+    reporter.name, reporter.quiet = args.name, getattr(args, "quiet", False)
     _open_log(args)
     status: int = module.run(args)
     return status

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+from lxcpy.cli import output
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option
+from lxcpy.errors import ConfigError, StateError
+from lxcpy.kernel.record import NamedTuple
 
 
 class Args(CommonArgs):
@@ -32,3 +37,143 @@ COMMAND = Command(
     {0: "shown, even where a key of -c is unknown", 1: "there is no such container"},
     args=Args,
 )
+
+
+class Facts(NamedTuple):
+    """What is to be shown; None and -1: cannot be known."""
+
+    name: str
+    state: str
+    pid: int = 0
+    ips: tuple[str, ...] = ()
+    cpu: int | None = None  # nanoseconds
+    blkio: int | None = None  # bytes, as the rest
+    memory: int | None = None
+    kmem: int | None = None
+    links: tuple[tuple[str, int, int], ...] = ()  # (host interface, sent, received)
+
+
+class Wanted(NamedTuple):
+    """Which parts, and how."""
+
+    state: bool
+    pid: bool
+    ips: bool
+    stats: bool
+    name: bool  # the full listing begins with it
+    raw: bool = False  # -H
+    bare: bool = False  # the value without its label
+
+
+def wanted(args: Args) -> Wanted:
+    """The parts that the options select; all of them where there is none."""
+    every = not (args.state or args.pid or args.ips or args.stats or args.config)
+    bare = args.no_humanize and args.state + args.pid + args.ips == 1 and not args.stats
+    return Wanted(
+        args.state or every,
+        args.pid or every,
+        args.ips or every,
+        args.stats or every,
+        name=every,
+        raw=args.no_humanize,
+        bare=bare,
+    )
+
+
+def lines(facts: Facts, want: Wanted) -> list[str]:
+    """lxc-info's listing."""
+
+    def row(label: str, value: object) -> str:
+        return str(value) if want.bare else f"{label:<15} {value}"
+
+    def size(value: int) -> str:
+        return str(value) if want.raw else output.size(value)
+
+    found = [row("Name:", facts.name)] if want.name else []
+    if want.state:
+        found.append(row("State:", facts.state))
+    if facts.state == "STOPPED":
+        return found
+    if want.pid:
+        found.append(row("PID:", facts.pid))
+    if want.ips:
+        found += [row("IP:", address) for address in facts.ips]
+    if want.stats:
+        if facts.cpu is not None:
+            found.append(row("CPU use:", facts.cpu if want.raw else f"{facts.cpu / 1e9:.2f} seconds"))
+        for label, value in (("BlkIO", facts.blkio), ("Memory", facts.memory), ("KMem", facts.kmem)):
+            if value is not None:
+                found.append(row(f"{label} use:", size(value)))
+        for name, sent, received in facts.links:
+            found.append(row("Link:", name))
+            if sent >= 0:
+                rows = ((" TX bytes:", sent), (" RX bytes:", received), (" Total bytes:", sent + received))
+                found += [row(label, size(value)) for label, value in rows]
+    return found
+
+
+def gather(lxcpath: str, name: str, want: Wanted) -> Facts:
+    """Ask for what is wanted, and for nothing else. Raises StateError for a container that is none."""
+    from lxcpy.container import Container
+
+    container = Container(name, lxcpath)
+    found = container.describe(addresses=want.ips, cgroups=want.stats, network=want.stats)
+    if not found:
+        if not container.defined:
+            raise StateError(f"{name} doesn't exist", hint=f"lxcpy-ls -P {lxcpath} lists those that do")
+        return Facts(name, "STOPPED")
+    from lxcpy.runtime import usage
+
+    facts = Facts(name, str(found["state"]), int(found["pid"]))
+    if want.ips:
+        facts = facts._replace(ips=tuple(address for _, _, address in usage.addresses(found)))
+    if want.stats:
+        from lxcpy.cgroups import stats
+
+        record = usage.cgroups(lxcpath, found)
+        numbers = stats.read(record) if record else stats.Stats()
+        facts = facts._replace(
+            cpu=numbers.cpu,
+            blkio=numbers.blkio_total,
+            memory=numbers.memory,
+            kmem=numbers.kmem,
+            links=tuple(usage.links(lxcpath, found)),
+        )
+    return facts
+
+
+def values(path: str, keys: list[str], *, bare: bool) -> tuple[str, str]:
+    """What -c prints on standard output and on standard error: the values of `keys` in the config at `path`.
+
+    A list has one item a line and an empty line after the last. bare: the value alone.
+    """
+    from lxcpy.config.file import ConfigFile
+
+    config = ConfigFile.load(path)
+    out = wrong = ""
+    for key in keys:
+        try:
+            value = config.get(key)
+        except ConfigError:
+            wrong += f"{key} invalid\n"
+            continue
+        if bare:
+            out += f"{value}\n"
+        else:
+            out += f"{key} = {value}\n" if value else f"{key} =\n"
+    return out, wrong
+
+
+def run(args: Args) -> int:
+    want = Wanted(True, True, True, True, name=True) if args.json else wanted(args)
+    facts = gather(args.lxcpath, args.name, want)
+    if args.json:
+        sys.stdout.write(output.json(facts._asdict()))
+        return 0
+    sys.stdout.write("".join(f"{line}\n" for line in lines(facts, want)))
+    if args.config:
+        path = args.rcfile or f"{args.lxcpath}/{args.name}/config"
+        out, wrong = values(path, args.config, bare=args.no_humanize and len(args.config) == 1)
+        sys.stdout.write(out)
+        sys.stderr.write(wrong)
+    return 0
