@@ -40,10 +40,17 @@ LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "ensurepip", "tkinter", "turt
 
 INIT = """\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /mnt
-/bin/busybox --install -s /bin
+if [ "$1" != again ]; then  # pivot_root(2) refuses to leave the first root: stand on a mount of it
+    /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /mnt /again
+    /bin/busybox --install -s /bin
+    mount --bind / /again
+    cd /again
+    mount --move . /
+    exec chroot . /init again
+fi
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+mount -t securityfs security /sys/kernel/security
 mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts
@@ -223,6 +230,14 @@ class Machine:
                 self.tree.add_tree(f"/project/{name}", Path(spec.origin).parent)
             else:
                 self.tree.add(f"/project/{name}.py", Path(spec.origin))
+
+    def add_lxcpy(self) -> None:
+        """What starting containers needs beside the package itself."""
+        self.add_packages("pyroute2", "configobj", "validate", "jinja2", "markupsafe")
+        self.tree.add_folder("/usr/lib/lxcpy/rootfs")
+        for library in (Path("/usr/lib/x86_64-linux-gnu/libseccomp.so.2"), Path("/usr/lib64/libseccomp.so.2")):
+            if library.exists():
+                self.tree.add(str(library), library.resolve(), 0o755)
 
     def _busybox(self) -> None:
         program = shutil.which("busybox")
