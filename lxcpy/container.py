@@ -90,6 +90,7 @@ class Container:
         rcfile: str | None = None,
         define: Sequence[str] = (),
         command: Sequence[str] | None = None,
+        init: Sequence[str] | None = None,
         share: Mapping[str, str] | None = None,
         uid: int | None = None,
         gid: int | None = None,
@@ -104,13 +105,14 @@ class Container:
 
         rcfile:     another config file. define: KEY=VALUE, applied after it.
         command:    run this under a small init instead of the system (lxc-execute).
+        init:       run this instead of lxc.init.cmd.
         share:      namespace → container name or pid.
         stdio:      three descriptors for init instead of the console.
         foreground: it ends with this process: keep the returned connection open.
         """
         self.check_startable(rcfile)
         options = self.options(
-            rcfile=rcfile, define=define, command=command, share=share, uid=uid, gid=gid,
+            rcfile=rcfile, define=define, command=command, init=init, share=share, uid=uid, gid=gid,
             console=console, console_log=console_log, log_file=log_file, log_level=log_level,
         )  # fmt: skip
         supervisor = client.connect()
@@ -135,6 +137,7 @@ class Container:
         rcfile: str | None = None,
         define: Sequence[str] = (),
         command: Sequence[str] | None = None,
+        init: Sequence[str] | None = None,
         share: Mapping[str, str] | None = None,
         uid: int | None = None,
         gid: int | None = None,
@@ -151,6 +154,7 @@ class Container:
             "define": list(define),
             "environ": dict(os.environ),
             "command": list(command) if command is not None else None,
+            "init": list(init) if init else None,
             "share": dict(share or {}),
             "uid": uid,
             "gid": gid,

@@ -75,7 +75,7 @@ def run(args: Args) -> int:
     settings: dict[str, Any] = {
         "rcfile": args.rcfile,
         "define": args.define,
-        "command": args.rest or None,
+        "init": args.rest or None,
         "share": {kind: name for kind, name in share.items() if name},
         "console": args.console,
         "console_log": args.console_log,

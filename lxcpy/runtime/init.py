@@ -44,6 +44,7 @@ class Child:
         spaces: joins.Namespaces,
         environment: Mapping[str, str],
         stdio: list[int],
+        label: apparmor.Label | None,
     ) -> None:
         self.config = config
         self.options = options
@@ -51,6 +52,7 @@ class Child:
         self.spaces = spaces
         self.environment = dict(environment)
         self.stdio = stdio
+        self.apparmor = label
         self.entry: Entry | None = None
         self.networked = False
 
@@ -58,8 +60,10 @@ class Child:
         """Decide everything that can be decided before the clone."""
         config = self.config
         self.rootfs = rootfs_plan.plan(config, self.facts)
-        self.caps = caps.plan(config.cap)
-        self.filter = seccomp.prepare(config.seccomp, origin=config.at("lxc.seccomp.profile"))
+        self.caps = caps.plan(config.cap, at=config.at)
+        self.filter = seccomp.prepare(config.seccomp, at=config.at)
+        self.selinux = selinux.prepare(config.selinux, at=config.at)
+        self.keyring = selinux.keyring_context(config.selinux)
         self.argv = joins.init_command(config, self.options)
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
@@ -124,6 +128,7 @@ class Child:
             # after the move into the payload group: the namespace's root is the group it is made in
             namespace.unshare(namespace.NAMESPACES["cgroup"])
         os.setsid()
+        self.attribute = apparmor.open_attribute() if self.apparmor is not None else None
         self.context = context = rootfs_apply.Context(config, self.facts)
         rootfs_apply.run(self.rootfs.isolate, context)
         if config.hook.pre_mount:
@@ -143,6 +148,8 @@ class Child:
                     at=config.at("lxc.uts.name"),
                 ) from error
         if config.keyring_session:
+            if self.keyring:
+                selinux.apply_keyring(self.keyring)
             try:
                 keyring.join_session_keyring()
             except OSError as error:
@@ -177,15 +184,15 @@ class Child:
                     f'lxc.arch: cannot set the personality of "{config.arch}": {meaning(error)}',
                     at=config.at("lxc.arch"),
                 ) from error
-        try:
-            caps.apply(self.caps)
-        except OSError as error:
-            raise SecurityError(f"cannot limit the capabilities: {error}", at=config.at("lxc.cap.drop")) from error
-        apparmor.prepare(config)
-        selinux.prepare(config)
+        caps.apply(self.caps)
+        if self.apparmor is not None and self.attribute is not None:
+            apparmor.apply(self.apparmor, self.attribute)
+        if self.selinux is not None:
+            selinux.apply(self.selinux)
         if config.no_new_privs:
             process.set_no_new_privs()
-        seccomp.apply(self.filter)
+        if self.filter is not None:
+            seccomp.apply(self.filter)
         if config.hook.start:
             hooks.run_all(config, "start", self.environment, stdin=self.null)
 

@@ -68,8 +68,8 @@ def cgroup_use() -> tuple[str, ...] | None:
 
 def init_command(config: Config, options: Options) -> list[str]:
     """The words of what becomes process 1 (or, for lxc-execute, of what its init runs)."""
-    if options.command:
-        return options.command
+    if options.command or options.init:
+        return options.command or options.init or []
     text = (config.execute.cmd if options.command is not None else config.init.cmd) or "/sbin/init"
     try:
         words = shlex.split(text)
@@ -277,6 +277,11 @@ def check_rootfs(config: Config) -> None:
     """Say that the rootfs is missing before anything is made. Raises RootfsError."""
     if not config.rootfs.path:
         return
+    if not config.rootfs.mount:
+        try:
+            os.makedirs(paths.ROOTFS_MOUNT, 0o755, exist_ok=True)
+        except OSError as error:
+            raise RootfsError(f'cannot make the mount point "{paths.ROOTFS_MOUNT}": {meaning(error)}') from error
     kind, source = storage.parse(config.rootfs.path)
     if kind == "dir" and not os.path.isdir(source):
         what = "is missing" if not os.path.lexists(source) else "is not a directory"

@@ -24,6 +24,7 @@ from lxcpy.network import links
 from lxcpy.runtime import hooks, init, joins, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
+from lxcpy.security import apparmor
 
 LOG = log.Log("start")
 
@@ -36,7 +37,8 @@ class Options(NamedTuple):
     config: str  # the config file
     define: list[str]
     environ: dict[str, str]  # the caller's
-    command: list[str] | None = None  # lxc-execute
+    command: list[str] | None = None  # lxc-execute: run under a small init; []: lxc.execute.cmd
+    init: list[str] | None = None  # instead of lxc.init.cmd
     share: dict[str, str] = {}
     uid: int | None = None
     gid: int | None = None
@@ -137,6 +139,16 @@ class Launch:
             hooks.run_all(config, "pre-start", environment)
         joins.check_rootfs(config)
         self.record["cgroups"] = cgroup_tree.create(self.cgroups)
+        label = apparmor.plan(
+            config.apparmor,
+            name=options.name,
+            lxcpath=options.lxcpath,
+            userns="user" in self.spaces.new,
+            host=apparmor.machine(),
+            at=config.at,
+        )
+        if label is not None:
+            self.record["apparmor"] = apparmor.load(label)
         child = init.Child(
             config=config,
             options=options,
@@ -144,6 +156,7 @@ class Launch:
             spaces=self.spaces,
             environment=environment,
             stdio=self.stdio,
+            label=label,
         )
         child.plan()
         cgroup_tree.limit(self.cgroups, self.record["cgroups"])

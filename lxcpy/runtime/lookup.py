@@ -25,7 +25,10 @@ def init_pid(lxcpath: str, name: str) -> int:
 
     Asks the command socket that both kinds of monitor listen on, so it needs no supervisor of ours.
     """
-    return lxcclient.command(lxcpath, name).init_pid() or 0
+    try:
+        return lxcclient.command(lxcpath, name).init_pid()
+    except lxcclient.Gone:
+        return 0
 
 
 def state(lxcpath: str, name: str) -> str:

@@ -45,11 +45,13 @@ def save(record: Record) -> None:
     path = record_path(record["lxcpath"], record["name"])
     temporary = f"{path}.{os.getpid()}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    try:
-        fd = os.open(temporary, flags, 0o600)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        fd = os.open(temporary, flags, 0o600)
+    while True:
+        try:
+            fd = os.open(temporary, flags, 0o600)
+            break
+        except FileNotFoundError:
+            # made at need, for `remove` takes an empty one away
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     try:
         data = json.dumps(record).encode()
         while data:
@@ -66,10 +68,13 @@ def load(lxcpath: str, name: str) -> Record | None:
 
 def remove(record: Record) -> None:
     """Forget a container: nothing of it is left to undo."""
+    path = record_path(record["lxcpath"], record["name"])
     try:
-        os.unlink(record_path(record["lxcpath"], record["name"]))
-    except FileNotFoundError:
-        pass
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+        os.rmdir(directory())
+    except OSError:
+        pass  # gone already, or others are in there
 
 
 def load_all() -> list[Record]:

@@ -110,6 +110,7 @@ class Supervisor:
 
     def shed(self, keep: Iterable[int]) -> None:
         """In a child: close every descriptor but 0 to 2 and `keep`, so that it holds nobody's socket open."""
+        log.close()
         first = 3
         for fd in [*sorted(set(keep)), 0x7FFFFFFF]:
             if first < fd:

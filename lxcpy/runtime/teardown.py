@@ -17,6 +17,7 @@ from lxcpy.config.model import Config
 from lxcpy.errors import HookError, LxcpyError
 from lxcpy.network import links
 from lxcpy.runtime import hooks, joins, state
+from lxcpy.security import apparmor
 
 LOG = log.Log("stop")
 
@@ -73,6 +74,8 @@ def teardown(
         for left in cgroup_tree.remove(record["cgroups"]):
             clean = False
             LOG.error(f"control group {left} could not be removed")
+    if record.get("apparmor"):
+        apparmor.remove(record["apparmor"])
     may_reboot = True
     if config is not None:
         try:
