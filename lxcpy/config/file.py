@@ -172,7 +172,7 @@ class ConfigFile:
             raise ConfigError(f'unknown key "{key}"', hint=f"the nearest key is {near}" if near else None)
         return found
 
-    def _evaluate(self, content: str) -> tuple[Settings, list[tuple[int, str]]]:
+    def _evaluate(self, content: str) -> tuple[Settings, list[tuple[int, str, str]]]:
         loader = Loader(note_lines=True)
         loader.apply(parse(content), self.file)
         loader.check()
@@ -183,7 +183,7 @@ class ConfigFile:
 
     def _append_include(self, value: str) -> None:
         if not value:
-            self._take(None, iter([self._without([number for number, key in self._lines if key == "lxc.include"])]))
+            self._take(None, iter([self._without([number for number, key, _ in self._lines if key == "lxc.include"])]))
             return
         self._take(None, iter([_at_end(self.text, f"lxc.include = {text.quoted(_plain(value))}")]))
 
@@ -213,7 +213,7 @@ class ConfigFile:
         if remove or replace:
             yield _at_end(self._without(own), line)
         yield _at_end(self.text, line)
-        numbers = [number for number, _ in self._lines]
+        numbers = [number for number, _, _ in self._lines]
         yield self._after(numbers[-1] if numbers else 0, line)
 
     def _numbers(self, found: Found | None) -> list[int]:
@@ -221,7 +221,7 @@ class ConfigFile:
         if found is None:
             return []
         key = self._settings.resolved(found)
-        return [number for number, other in self._lines if other == key]
+        return [number for number, other, _ in self._lines if other == key]
 
     def _without(self, numbers: Sequence[int]) -> str:
         gone = set(numbers)

@@ -127,9 +127,9 @@ class Loader:
     """The state of one load."""
 
     def __init__(self, *, note_lines: bool = False) -> None:
-        """note_lines: keep which line of the top file sets which key, for editing."""
+        """note_lines: keep which line of the top file sets which key to what."""
         self.note_lines = note_lines
-        self.lines: list[tuple[int, str]] = []
+        self.lines: list[tuple[int, str, str]] = []
         self.settings = Settings()
         self.problems: list[ConfigError] = []
         self.warnings: list[tuple[Origin, str]] = []
@@ -166,6 +166,7 @@ class Loader:
             shape = found.row.shape
             try:
                 if shape is INCLUDE:
+                    self.note(number, found, value_text, via)
                     self.include(value_text, at, inside)
                     continue
                 self.applied.append((found, value_text))
@@ -175,10 +176,14 @@ class Loader:
                     settings.set_empty(found)
                 else:
                     settings.put(found, value, at)
-                if self.note_lines and not via:
-                    self.lines.append((number, settings.resolved(found)))
+                self.note(number, found, value_text, via)
             except ValueError as error:
                 self.problem(at, f"{written(found)}: {error}")
+
+    def note(self, number: int, found: Found, value: str, via: tuple[tuple[str, int], ...]) -> None:
+        """Keep what a line of the top file sets, where that is asked for."""
+        if self.note_lines and not via:
+            self.lines.append((number, self.settings.resolved(found), value))
 
     def wrong(self, found: Found | None, problem: tuple[str, str | None] | None, at: Origin) -> None:
         """Note a line that no other line can make right."""
@@ -242,9 +247,9 @@ def apply_defines(loader: Loader, defines: Sequence[str]) -> None:
             loader.apply(parse(define), at)
 
 
-def run(path: str, defines: Sequence[str] = ()) -> Loader:
+def run(path: str, defines: Sequence[str] = (), *, note_lines: bool = False) -> Loader:
     """Load without building: for check and explain. Raises ConfigError where the file cannot be read."""
-    loader = Loader()
+    loader = Loader(note_lines=note_lines)
     try:
         loader.file(path)
     except OSError as error:
