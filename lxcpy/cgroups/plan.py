@@ -163,8 +163,7 @@ def plan(
     owner:        host uid and gid of the container's root where it has a user namespace.
     Raises CgroupError: contradicting keys, a limit that this host cannot hold, no free name.
     """
-    if host is None:
-        host = HostFacts.read(layout, relative=cgroup.relative)
+    host = host or HostFacts.read(layout, relative=cgroup.relative)
     hierarchies = _used(layout, use)
     translation = translate(cgroup.entries, Layout(layout.kind, hierarchies))
     if translation.problems:
@@ -179,14 +178,12 @@ def plan(
         limit=limit,
         monitor=monitor,
         suffix=None if exact else 0,
-        writes=translation.writes,
-        device_writes=translation.device_writes,
-        devices=translation.devices,
+        writes=translation.writes, device_writes=translation.device_writes, devices=translation.devices,
         enable=enable,
         required=required,
         warnings=translation.warnings,
         owner=owner,
-    )
+    )  # fmt: skip
     while not exact and any(host.taken(h.mount + result.path(h.mount, "limit")) for h in hierarchies):
         result = result.next()
     return result
