@@ -55,7 +55,22 @@ def new_netns() -> int:
 
 def make(nets: Sequence[Nic], netns: int, run: Callable[..., None] | None = None) -> dict[str, Any]:
     """Plan and create, as a launcher does; the record."""
-    return links.create(planned(nets), pid=os.getpid(), netns=netns, script=run)
+    return create(planned(nets), netns, run)
+
+
+def create(made: NetworkPlan, netns: int, run: Callable[..., None] | None = None) -> dict[str, Any]:
+    with links.Network(run) as network:
+        return network.create(made, pid=os.getpid(), netns=netns)
+
+
+def remove(record: dict[str, Any], netns: int | None = None, run: Callable[..., None] | None = None) -> None:
+    with links.Network(run) as network:
+        network.remove(record, netns)
+
+
+def lingers(record: dict[str, Any]) -> bool:
+    """Whether a host end is still there."""
+    return any(facts.name_taken(nic["host"]) for nic in record["nics"])
 
 
 def planned(nets: Sequence[Nic]) -> NetworkPlan:

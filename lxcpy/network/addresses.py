@@ -6,7 +6,6 @@ namespace and the answer is walked with struct.
 
 from __future__ import annotations
 
-import os
 import socket
 from struct import pack
 
@@ -21,6 +20,7 @@ from lxcpy.network.netlink import (
     attribute,
     attributes,
     open_socket,
+    socket_inside,
     text,
 )
 
@@ -38,17 +38,7 @@ def open_socket_in(netns: int) -> socket.socket:
 
     The calling thread visits the namespace and comes back. Raises OSError.
     """
-    from lxcpy.kernel.namespace import CLONE_NEWNET, setns
-
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(netns, CLONE_NEWNET)
-        try:
-            return open_socket()
-        finally:
-            setns(home, CLONE_NEWNET)
-    finally:
-        os.close(home)
+    return socket_inside(netns)[0]
 
 
 def _name(sock: socket.socket, index: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct, pack_into, unpack_from
 
 NETLINK_ROUTE = 0
@@ -85,6 +85,30 @@ def open_socket() -> socket.socket:
     except OSError:
         pass  # before 4.12: errors carry no words
     return sock
+
+
+def socket_inside(netns: int, names: Iterable[str] = ()) -> tuple[socket.socket, dict[str, int]]:
+    """A netlink socket of the namespace behind descriptor `netns`, and the indices of these devices in it.
+
+    The calling thread visits the namespace and comes back; other threads are not moved. Raises OSError.
+    """
+    from lxcpy.kernel.namespace import CLONE_NEWNET, setns  # not for the light commands that import this module
+
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(netns, CLONE_NEWNET)
+        try:
+            sock = open_socket()
+            try:
+                indices = {name: socket.if_nametoindex(name) for name in names}
+            except OSError:
+                sock.close()
+                raise
+        finally:
+            setns(home, CLONE_NEWNET)
+    finally:
+        os.close(home)
+    return sock, indices
 
 
 def _words(answer: bytes, offset: int, end: int, flags: int) -> str:

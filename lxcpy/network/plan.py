@@ -14,9 +14,8 @@ from typing import Any
 from lxcpy.config.model import Nic
 from lxcpy.errors import NetworkError, Origin
 from lxcpy.network.facts import Facts, HostLink
+from lxcpy.network.names import bare, complete_mac, contains, names_inside, random_name
 from lxcpy.network.steps import (
-    AF_INET,
-    AF_INET6,
     AddAddress,
     AddRoute,
     CreateLink,
@@ -27,14 +26,13 @@ from lxcpy.network.steps import (
     PortVlan,
     Proxy,
     RunScript,
-    Script,
     SetLink,
     Step,
     SwitchPort,
     Sysctl,
 )
+from lxcpy.network.wire import AF_INET, AF_INET6, Script
 
-ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 At = Callable[[str], Origin | None]
 
 
@@ -79,16 +77,7 @@ def needs_netns(record: dict[str, Any]) -> bool:
 def plan(nets: Iterable[Nic], facts: Facts, at: At = lambda key: None) -> NetworkPlan:
     """The plan for a new network namespace. Raises NetworkError with the line to blame."""
     nics = sorted((nic for nic in nets if nic.type != "none"), key=lambda nic: nic.index)
-    names = _names(nics)
-    for nic in nics:
-        twin = next(
-            (other for other in nics if other.index < nic.index and names[other.index] == names[nic.index]), None
-        )
-        if twin is not None and names[nic.index] != "lo":
-            raise NetworkError(
-                f'lxc.net.{nic.index}: "{names[nic.index]}" is the name of lxc.net.{twin.index} already',
-                at=at(f"lxc.net.{nic.index}.name"),
-            )
+    names = names_inside(nics, at)
     builders = [_Builder(nic, names[nic.index], facts, at) for nic in nics]
     for builder in builders:
         builder.build()
@@ -99,47 +88,6 @@ def plan(nets: Iterable[Nic], facts: Facts, at: At = lambda key: None) -> Networ
         inside = [inside[first]] + [step for step in inside if step != loopback]
     host = tuple(step for builder in builders for step in builder.host)
     return NetworkPlan(host, tuple(inside), tuple(builder.facts_of_nic() for builder in builders))
-
-
-def _names(nics: list[Nic]) -> dict[int, str]:
-    """The names inside: those given, then eth0, eth1, … around them, as the kernel would fill in eth%d."""
-    names: dict[int, str] = {}
-    for nic in nics:
-        if nic.type == "empty":
-            names[nic.index] = "lo"
-        elif nic.name and "%d" not in nic.name:
-            names[nic.index] = nic.name
-        elif nic.type == "phys" and not nic.name and nic.link:
-            names[nic.index] = nic.link
-    for nic in nics:
-        if nic.index not in names:
-            pattern = nic.name or "eth%d"
-            used = set(names.values())
-            number = next(n for n in range(len(nics) + 1) if pattern.replace("%d", str(n), 1) not in used)
-            names[nic.index] = pattern.replace("%d", str(number), 1)
-    return names
-
-
-def complete_mac(template: str, draw: Callable[[int], bytes]) -> str:
-    """A hardware address as `aa:bb:cc:dd:ee:ff`: x digits drawn, the first octet kept even. Raises ValueError."""
-    text = template.strip().lower()
-    digits = iter(draw(len(text)).hex())
-    text = "".join(next(digits) if letter == "x" else letter for letter in text)
-    parts = text.split(":") if ":" in text else [text[n : n + 2] for n in range(0, len(text), 2)]
-    if len(parts) != 6 or not all(1 <= len(part) <= 2 for part in parts):
-        raise ValueError(f'"{template}" is not a hardware address')
-    octets = [int(part, 16) for part in parts]
-    if "x" in template.lower().split(":")[0][-1:]:
-        octets[0] &= 0xFE
-    return ":".join(f"{octet:02x}" for octet in octets)
-
-
-def random_name(prefix: str, facts: Facts, length: int = 6) -> str:
-    """A free device name: `prefix` and random letters and digits."""
-    while True:
-        name = prefix + "".join(ALPHABET[byte % len(ALPHABET)] for byte in facts.random(length))
-        if not facts.taken(name):
-            return name
 
 
 @dataclass
@@ -310,7 +258,7 @@ class _Builder:
             self.host.append(Proxy(str(gateway), host, at=at))
         for family, values, length in (("ipv4", nic.ipv4_address, 32), ("ipv6", nic.ipv6_address, 128)):
             for value in values:
-                self.host.append(HostRoute(_bare(value), length, host, at=self.origin(f"{family}.address")))
+                self.host.append(HostRoute(bare(value), length, host, at=self.origin(f"{family}.address")))
 
     def macvlan(self) -> None:
         nic, link = self.nic, self.link()
@@ -407,7 +355,7 @@ class _Builder:
             self.inside.append(AddRoute(self.name, family, at=at))
             return
         # The kernel takes a gateway only where it has a way to it, so one outside of the subnet gets a host route.
-        if not (family == AF_INET6 and local) and not any(_contains(value, gateway) for value in values):
+        if not (family == AF_INET6 and local) and not any(contains(value, gateway) for value in values):
             self.inside.append(AddRoute(self.name, family, to=gateway, at=at))
         self.inside.append(AddRoute(self.name, family, via=gateway, at=at))
 
@@ -429,7 +377,7 @@ class _Builder:
             raise self.fail("l2proxy works with ipvlan mode l3s only", "l2proxy", hint)
         at = self.origin("l2proxy")
         for value in (*nic.ipv4_address, *nic.ipv6_address):
-            address = _bare(value)
+            address = bare(value)
             self.host.append(Proxy(address, link.name, kept=True, at=at))
             if nic.type == "ipvlan":  # the route is what makes the kernel answer
                 self.host.append(HostRoute(address, 128 if ":" in address else 32, "lo", kept=True, at=at))
@@ -443,15 +391,6 @@ _TYPES: dict[str, Callable[[_Builder], None]] = {
     "phys": _Builder.phys,
     "empty": _Builder.empty,
 }
-
-
-def _bare(value: str) -> str:
-    return value.split()[0].split("/")[0]
-
-
-def _contains(value: str, address: str) -> bool:
-    """Whether `ADDR/LEN [BROADCAST]` puts `address` on the link."""
-    return ipaddress.ip_address(address) in ipaddress.ip_interface(value.split()[0]).network
 
 
 def _ipv4(name: str, value: str, at: Origin | None) -> AddAddress:

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from netns import bridge, ip, link, make, names, new_netns, planned, sh, values
+from netns import bridge, create, ip, lingers, link, make, names, new_netns, planned, remove, sh, values
 from probes import requires
 
 from lxcpy.config.model import Nic, Veth
 from lxcpy.errors import NetworkError, Origin
 from lxcpy.network import addresses, facts, links, netlink
 from lxcpy.network.plan import plan
-from lxcpy.network.steps import Script
+from lxcpy.network.wire import Script
 
 pytestmark = requires("root", "namespaces", "veth", "bridge")
 Isolated = Callable[..., Any]
@@ -44,9 +44,9 @@ def test_veth(isolated: Isolated) -> None:
         with open("/proc/sys/net/ipv6/conf/web0/disable_ipv6") as file:
             assert file.read() == "1\n"
         sh("busybox ping -c1 -w5 -q 10.9.0.1", netns=netns)
-        links.remove(json.loads(json.dumps(record)))
+        remove(json.loads(json.dumps(record)))
         assert names() == ["br0", "lo"] and names(netns) == ["lo"]
-        links.remove(record)
+        remove(record)
 
     isolated(body, "net")
 
@@ -214,7 +214,7 @@ def test_l2proxy(isolated: Isolated) -> None:
         assert [one["dst"] for one in ip("neigh show proxy")] == ["10.9.0.5"]
         assert [one["dst"] for one in ip("route show dev lo")] == ["10.9.0.5"]
         for _ in range(2):
-            links.remove(record)
+            remove(record)
             assert ip("neigh show proxy") == [] and ip("route show dev lo") == []
 
     isolated(body, "net")
@@ -253,12 +253,12 @@ def test_phys_out_and_back(isolated: Isolated) -> None:
             netns=netns,
         )
         sh("ip link add wan type veth peer name wanx")  # its name inside is taken by another out here
-        links.remove(json.loads(json.dumps(record)), netns=netns)
+        remove(json.loads(json.dumps(record)), netns=netns)
         back = link("d0")
         assert (back["mtu"], back["address"], back["altnames"]) == (1400, "02:00:00:00:00:01", ["enp9s9"])
         assert names(netns) == ["lo"]
-        links.remove(record, netns=netns)
-        links.remove(record)
+        remove(record, netns=netns)
+        remove(record)
         assert names() == ["d0", "d0x", "lo", "wan", "wanx"]
 
     isolated(body, "net")
@@ -272,7 +272,7 @@ def test_phys_swaps_names(isolated: Isolated) -> None:
         nics = [Nic(0, "phys", link="d1", name="d2"), Nic(1, "phys", link="d2", name="d1")]
         record = make(nics, netns)
         assert {name: link(name, netns)["address"] for name in ("d2", "d1")} == {"d2": before["d1"], "d1": before["d2"]}
-        links.remove(record, netns=netns)
+        remove(record, netns=netns)
         assert {name: link(name)["address"] for name in ("d1", "d2")} == before
 
     isolated(body, "net")
@@ -284,7 +284,7 @@ def test_phys_whose_name_was_taken_meanwhile(isolated: Isolated) -> None:
         netns = new_netns()
         record = make([Nic(0, "phys", link="d0")], netns)
         sh("ip link add d0 type veth peer name d0y")
-        links.remove(record, netns=netns)
+        remove(record, netns=netns)
         return names()
 
     left = isolated(body, "net")
@@ -301,7 +301,7 @@ def test_scripts_run_in_their_order(isolated: Isolated) -> None:
 
         nic = Nic(0, "veth", "up", "br0", script_up="/up", script_down="/down", veth=Veth(pair="s0"))
         record = make([nic], new_netns(), run)
-        links.remove(json.loads(json.dumps(record)), script=run)
+        remove(json.loads(json.dumps(record)), run=run)
         assert "s0" not in names()
         return seen
 
@@ -331,7 +331,7 @@ def test_a_failing_step_names_itself_and_leaves_nothing(isolated: Isolated) -> N
         origins = {"lxc.net.1.ipv4.address": Origin("config", 7)}
         made = plan(nics, facts.gather(nics), origins.get)
         with pytest.raises(NetworkError) as caught:
-            links.create(made, pid=os.getpid(), netns=netns)
+            create(made, netns)
         assert caught.value.what == (
             "network: address 10.9.0.5/24 broadcast 10.9.0.255 on eth1: File exists (ipv4: Address already assigned)"
         )
@@ -347,12 +347,12 @@ def test_a_pair_name_that_is_taken_stays_the_others(isolated: Isolated) -> None:
         first = make([Nic(0, "veth", "up", "br0", veth=Veth(pair="web0"))], new_netns())
         made = planned([Nic(0, "veth", "up", "br0", veth=Veth(pair="web0"))])
         with pytest.raises(NetworkError) as caught:
-            links.create(made, pid=os.getpid(), netns=new_netns())
+            create(made, new_netns())
         assert "File exists" in caught.value.what
         assert caught.value.hint == "a device web0 exists already; lxc.net.[i].veth.pair must be unique"
-        links.remove(made.record)  # as after a kill -9: the name is not enough
+        remove(made.record)  # as after a kill -9: the name is not enough
         assert "web0" in names()
-        links.remove(first)
+        remove(first)
         assert "web0" not in names()
 
     isolated(body, "net")
@@ -374,11 +374,11 @@ def test_remove_many(isolated: Isolated) -> None:
     def body() -> None:
         bridge()
         records = [make([Nic(0, "veth", "up", "br0")], new_netns()) for _ in range(12)]
-        assert all(map(links.lingers, records))
+        assert all(map(lingers, records))
         with links.Network() as network:
             network.remove_many((record, None) for record in records)
         assert names() == ["br0", "lo"]
-        assert not any(map(links.lingers, records))
+        assert not any(map(lingers, records))
 
     isolated(body, "net")
 
@@ -390,9 +390,9 @@ def test_host_ends_die_with_the_namespace(isolated: Isolated) -> None:
         record = make([Nic(0, "veth", "up", "br0")], netns)
         os.close(netns)
         deadline = time.monotonic() + 10
-        while links.lingers(record) and time.monotonic() < deadline:
+        while lingers(record) and time.monotonic() < deadline:
             time.sleep(0.01)
-        return links.lingers(record)
+        return lingers(record)
 
     assert isolated(body, "net") is False
 
@@ -464,7 +464,7 @@ def test_no_thread_and_no_socket_stays(isolated: Isolated) -> None:
         before = os.listdir("/proc/self/fd")
         netns = new_netns()
         record = make([Nic(0, "veth", "up", "br0")], netns)
-        links.remove(record, netns=netns)
+        remove(record, netns=netns)
         os.close(netns)
         assert os.listdir("/proc/self/fd") == before
         assert threading.active_count() == 1

@@ -11,7 +11,8 @@ import pytest
 from lxcpy.config.model import Nic, Veth
 from lxcpy.errors import NetworkError, Origin
 from lxcpy.network.facts import Facts, HostLink
-from lxcpy.network.plan import NetworkPlan, complete_mac, needs_netns, plan, random_name, shares_host
+from lxcpy.network.names import complete_mac, random_name
+from lxcpy.network.plan import NetworkPlan, needs_netns, plan, shares_host
 
 BRIDGE = HostLink("br0", 7, 1400, "bridge", "10:66:6a:00:00:00", ipv4="10.0.3.1", ipv6="fd00::1")
 ETH = HostLink("eth1", 3, 1500, "", "aa:00:00:00:00:01", "aa:00:00:00:00:02", ("enp1s0",))

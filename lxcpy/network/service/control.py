@@ -18,7 +18,7 @@ from lxcpy.network import facts, links, netlink
 from lxcpy.network.addresses import addresses
 from lxcpy.network.service import dnsmasq, firewall, state
 from lxcpy.network.service.settings import Settings
-from lxcpy.network.steps import CREATE, REQUEST, RTM_DELLINK, RTM_NEWLINK, info, run_tool
+from lxcpy.network.wire import CREATE, REQUEST, RTM_DELLINK, RTM_NEWLINK, info, run_tool
 
 LOG = Log("net")
 LXC_STATE = "/run/lxc/network_up"
