@@ -378,17 +378,34 @@ def _fork_into(pidfd: int) -> int:
 
 
 def _child(made: attach_inside.Plan, writer: int) -> NoReturn:
+    entered = False
+
+    def in_function() -> None:
+        nonlocal entered
+        entered = True
+        os.close(writer)
+
     try:
         _restore_signals()
-        attach_inside.become(made)
-    except LxcpyError as error:
-        os.write(writer, f"{type(error).__name__}\0{error.what}".encode(errors="surrogateescape"))
-    except OSError as error:
-        os.write(writer, f"{error.errno or 0}\0{meaning(error)}".encode(errors="surrogateescape"))
+        attach_inside.become(made, in_function)
     except BaseException as error:
-        os.write(writer, f"StateError\0internal error: {type(error).__name__}: {error}".encode())
+        if entered:
+            import traceback
+
+            traceback.print_exc()
+        else:
+            _report(writer, error)
     finally:
         os._exit(1)
+
+
+def _report(writer: int, error: BaseException) -> None:
+    if isinstance(error, LxcpyError):
+        os.write(writer, f"{type(error).__name__}\0{error.what}".encode(errors="surrogateescape"))
+    elif isinstance(error, OSError):
+        os.write(writer, f"{error.errno or 0}\0{meaning(error)}".encode(errors="surrogateescape"))
+    else:
+        os.write(writer, f"StateError\0internal error: {type(error).__name__}: {error}".encode())
 
 
 def _failure(kind: str, what: str, argv: tuple[str, ...]) -> LxcpyError:

@@ -65,12 +65,16 @@ class Plan(NamedTuple):
         return [text for done, text in steps if done]
 
 
-def become(plan: Plan) -> NoReturn:
-    """Enter the container and run the command. Raises LxcpyError; OSError when the command cannot be run."""
+def become(plan: Plan, entered: Callable[[], None]) -> NoReturn:
+    """Enter the container and run the command. Raises LxcpyError; OSError when the command cannot be run.
+
+    entered: called before a function is run; an exec closes what must be closed by itself.
+    """
     label = _leave_host(plan)
     _enter(plan)
     _restrict(plan, label)
     if plan.function is not None:
+        entered()
         os._exit(plan.function() & 0xFF)
     exec_in_path(plan.argv or login_shell(plan.uid), plan.environment)
 

@@ -19,7 +19,9 @@ class Ring:
         self.size = size
         self._data = bytearray()
 
-    def __len__(self) -> int:
+    @property
+    def used(self) -> int:
+        """Bytes held; no __len__, for an empty ring must not be false."""
         return len(self._data)
 
     def write(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ def test_the_ring_keeps_the_newest_bytes() -> None:
     ring = Ring(8)
     ring.write(b"abc")
     ring.write(b"defgh")
-    assert len(ring) == 8
+    assert ring.used == 8
     ring.write(b"ij")
     assert ring.read(3) == b"cde"
     assert ring.read() == b"fghij"
@@ -25,6 +25,7 @@ def test_the_ring_keeps_the_newest_bytes() -> None:
     ring.write(b"x")
     ring.clear()
     assert ring.read() == b""
+    assert ring  # `if ring:` asks whether there is one
 
 
 def test_a_ring_of_nothing() -> None:
