@@ -27,6 +27,7 @@ from lxcpy.log import Log
 
 LOG = Log("cgroups")
 Record = dict[str, Any]
+LONGEST = 30.0  # seconds spent on the groups that a container made, however many
 
 
 def create(plan: CgroupPlan) -> Record:
@@ -297,8 +298,8 @@ def _give(path: str, uid: int, gid: int, mode: int) -> None:
 def remove(record: Record, *, timeout: float = 2.0) -> list[str]:
     """Remove the groups of a record with all that was made inside; those that are gone already are no error.
 
-    Kills nothing. A group whose processes are still dying is tried again for `timeout` seconds in all. Returns the
-    paths that remain.
+    Kills nothing. A group whose processes are still dying is tried again until `timeout` seconds have passed. Returns
+    the paths that remain.
     """
     deadline = time.monotonic() + timeout
     left = []
@@ -328,7 +329,7 @@ def _remove_tree(path: str, deadline: float) -> bool:
             return True
         except OSError:
             return False
-        _remove_children(top, deadline)
+        _remove_children(top)
         if _rmdir(path):
             return True
         if time.monotonic() >= deadline:
@@ -343,14 +344,15 @@ def _children(group: int) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def _remove_children(group: int, deadline: float) -> None:
-    """Remove all groups below `group` (closed here), deepest first.
+def _remove_children(group: int) -> None:
+    """Remove all groups below `group` (closed here), deepest first, as many as LONGEST allows.
 
     One descriptor and no paths: a container may nest deeper than PATH_MAX, the descriptor limit and the stack allow.
     """
+    end = time.monotonic() + LONGEST
     stack: list[tuple[str, list[str]]] = [("", _children(group))]
     try:
-        while time.monotonic() < deadline or deadline == 0:
+        while time.monotonic() < end:
             name, children = stack[-1]
             while children and _rmdir(children[-1], dir_fd=group):
                 children.pop()
