@@ -12,13 +12,12 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
-from typing import NamedTuple
 
 from lxcpy.errors import StateError, meaning
 from lxcpy.log import Log
 from lxcpy.runtime import lxcprotocol as wire
-from lxcpy.runtime.lxctarget import Target, find_group, layout
+from lxcpy.runtime.lxcanswers import Reply, Request, answer
+from lxcpy.runtime.lxctarget import Target
 
 LOG = Log("commands")
 
@@ -44,10 +43,6 @@ class _Client:
         self.tty: int | None = None  # the terminal lent to it
         self.wanted: tuple[int, ...] | None = None  # the states it waits for
         self.held = False  # it stays after its answer
-
-
-class _Hold(Exception):
-    """There is no answer but the end of the connection, later."""
 
 
 class _Drop(Exception):
@@ -207,22 +202,20 @@ class Server:
             client.length = 1  # the byte that carries the descriptor
 
     def _answer(self, client: _Client) -> None:
-        handler = _HANDLERS.get(client.command)
+        reply = answer(self.target, Request(client.command, client.value, client.data))
+        client.held, client.tty, client.wanted = reply.hold, reply.tty, reply.wanted
         try:
-            if handler is None:
-                raise OSError(errno.ENOSYS, "no such command")
-            reply = handler(self, client)
-        except OSError as error:
-            reply = _Reply(result=-(error.errno or errno.EIO))
-        except _Hold:
-            client.held = True
-            return
-        client.held = reply.hold
-        self._reply(client, reply)
+            if not reply.silent:
+                self._reply(client, reply)
+        finally:
+            for fd in reply.fds if reply.close else ():
+                os.close(fd)
+        if reply.tell:
+            self.state_changed(reply.tell)
         if not client.held and not client.pending:
             raise _Drop
 
-    def _reply(self, client: _Client, reply: _Reply) -> None:
+    def _reply(self, client: _Client, reply: Reply) -> None:
         data = wire.answer(reply.result, length=len(reply.data), value=reply.value) + reply.data
         if len(data) > 1 << 16:
             _widen(client.sock, len(data))
@@ -241,14 +234,6 @@ class Server:
             raise _Drop
 
 
-class _Reply(NamedTuple):
-    result: int = 0
-    value: int = 0  # in the header's pointer
-    data: bytes = b""
-    fds: tuple[int, ...] = ()  # copies are sent
-    hold: bool = False
-
-
 def _allowed(uid: int, gid: int) -> bool:
     """LXC's rule: root, or the user and group that the monitor runs as."""
     return uid == 0 or (uid == os.getuid() and gid == os.getgid())
@@ -263,184 +248,3 @@ def _widen(sock: socket.socket, size: int) -> None:
             return
         except OSError:
             continue  # not root: net.core.wmem_max bounds the other
-
-
-def _one_fd(fd: int, *, missing: int = errno.EBADF) -> _Reply:
-    return _Reply(fds=(fd,)) if fd >= 0 else _Reply(result=-missing)
-
-
-def _string(client: _Client) -> str:
-    """The request's data as a string. Raises OSError for what is none."""
-    if not client.data or client.data.find(b"\0") != len(client.data) - 1:
-        raise OSError(errno.EINVAL, "not a string")
-    return wire.text(client.data)
-
-
-def _terminal(server: Server, client: _Client) -> _Reply:
-    lent = server.target.console(wire.signed(client.value))
-    if lent is None:
-        return _Reply(result=-errno.EBADF)
-    master, client.tty = lent
-    return _Reply(value=client.tty, fds=(master,), hold=True)
-
-
-def _stop(server: Server, client: _Client) -> _Reply:
-    server.target.stop()
-    raise _Hold  # answered by hanging up when the container has stopped
-
-
-def _cgroup(server: Server, client: _Client) -> _Reply:
-    controller = _string(client) if client.data else None
-    group = find_group(server.target.groups(), controller)
-    if group is None:
-        raise _Drop
-    path = group.limit if client.command == wire.GET_LIMIT_CGROUP else group.payload
-    return _Reply(data=wire.c_string(path))
-
-
-def _config_item(server: Server, client: _Client) -> _Reply:
-    value = server.target.config_item(_string(client))
-    if not value:
-        return _Reply(result=-1)
-    return _Reply(data=wire.c_string(value))
-
-
-def _state_client(server: Server, client: _Client) -> _Reply:
-    if len(client.data) != wire.STATE_MASK.size:
-        return _Reply(result=-errno.EINVAL)
-    wanted = wire.STATE_MASK.unpack(client.data)
-    state = wire.state_number(server.target.state())
-    if wanted[state] == 1:  # another number waits for the next time: 2 while rebooting
-        return _Reply(result=state, value=state)
-    client.wanted = wanted
-    return _Reply(result=wire.MAX_STATE, value=wire.MAX_STATE, hold=True)
-
-
-def _console_log(server: Server, client: _Client) -> _Reply:
-    if len(client.data) != wire.CONSOLE_LOG_REQUEST.size:
-        return _Reply(result=-errno.EINVAL)
-    clear, read, read_max, _write = wire.CONSOLE_LOG_REQUEST.unpack(client.data)
-    return _Reply(data=server.target.console_log(clear=clear, read=read, read_max=read_max))
-
-
-def _serve_state_clients(server: Server, client: _Client) -> _Reply:
-    number = wire.signed(client.value)
-    state = wire.STATES[number] if 0 <= number < wire.MAX_STATE else ""
-    if state not in ("FREEZING", "FROZEN", "THAWED", "RUNNING"):
-        return _Reply(result=-errno.EINVAL)
-    server.target.state_changed(state)
-    server.state_changed(state)
-    return _Reply()
-
-
-def _add_device(server: Server, client: _Client) -> _Reply:
-    rule = wire.parse_device(client.data)
-    if rule is None:
-        return _Reply(result=-errno.EINVAL)
-    server.target.add_device(rule)
-    return _Reply()
-
-
-def _freeze(server: Server, client: _Client) -> _Reply:
-    if layout(server.target.groups()) != wire.LAYOUT_UNIFIED:
-        return _Reply(result=-errno.ENOENT)
-    act = server.target.freeze if client.command == wire.FREEZE else server.target.unfreeze
-    act(wire.signed(client.value))
-    return _Reply()
-
-
-def _cgroup2_fd(server: Server, client: _Client) -> _Reply:
-    groups = server.target.groups()
-    if layout(groups) != wire.LAYOUT_UNIFIED:
-        return _Reply(result=-errno.EINVAL)
-    path = groups[0].limit if client.command == wire.GET_LIMIT_CGROUP2_FD else groups[0].payload
-    return _lend_directories(server, client, [groups[0].mount + path])
-
-
-def _cgroup_ctx(server: Server, client: _Client) -> _Reply:
-    groups = server.target.groups()[: wire.CGROUP_CTX_MAX_FD]
-    if not groups:
-        return _Reply(result=-errno.ENOENT)
-    kind = layout(groups)
-    utilities = wire.UTILITY_DEVICES | wire.UTILITY_FREEZER if kind == wire.LAYOUT_UNIFIED else 0
-    data = wire.CGROUP_CTX.pack(kind, utilities, len(groups), *[-1] * wire.CGROUP_CTX_MAX_FD)
-    return _lend_directories(server, client, [group.mount + group.payload for group in groups], data)
-
-
-def _cgroup_fd(server: Server, client: _Client) -> _Reply:
-    kind, _utilities, wanted_type, _fd, name = wire.CGROUP_FD.unpack(
-        client.data[: wire.CGROUP_FD.size].ljust(wire.CGROUP_FD.size, b"\0")
-    )
-    controller = wire.text(name)
-    if not controller:
-        return _Reply(result=-errno.EINVAL)
-    groups = server.target.groups()
-    group = find_group(groups, controller)
-    if group is None:
-        return _Reply(result=-errno.ENOENT)
-    kind, fs_type = layout(groups), wire.CGROUP_TYPE[group.version]
-    if wanted_type not in (0, fs_type):
-        return _Reply(result=-errno.EINVAL)
-    utilities = wire.UTILITY_DEVICES | wire.UTILITY_FREEZER if kind == wire.LAYOUT_UNIFIED else 0
-    path = group.limit if client.command == wire.GET_LIMIT_CGROUP_FD else group.payload
-    return _lend_directories(
-        server, client, [group.mount + path], wire.CGROUP_FD.pack(kind, utilities, fs_type, -1, name)
-    )
-
-
-def _lend_directories(server: Server, client: _Client, paths: list[str], data: bytes = b"") -> _Reply:
-    """Send descriptors of directories, opened for this answer alone. Raises OSError, and _Hold when it is sent."""
-    fds: list[int] = []
-    try:
-        for path in paths:
-            fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        length = min(len(data), client.length)
-        server._reply(client, _Reply(data=data[:length], fds=tuple(fds)))
-    finally:
-        for fd in fds:
-            os.close(fd)
-    raise _Drop
-
-
-def _scope(server: Server, client: _Client) -> _Reply:
-    scope = server.target.systemd_scope()
-    return _Reply(data=wire.c_string(scope)) if scope else _Reply(result=-errno.EINVAL)
-
-
-def _no_proxy(server: Server, client: _Client) -> _Reply:
-    return _Reply(result=-errno.ENOSYS)
-
-
-def _winch(server: Server, client: _Client) -> _Reply:
-    raise _Drop
-
-
-_HANDLERS: dict[int, Callable[[Server, _Client], _Reply]] = {
-    wire.GET_TTY_FD: _terminal,
-    wire.TERMINAL_WINCH: _winch,
-    wire.STOP: _stop,
-    wire.GET_STATE: lambda server, client: _Reply(value=wire.state_number(server.target.state())),
-    wire.GET_INIT_PID: lambda server, client: _Reply(value=server.target.init_pid()),
-    wire.GET_CLONE_FLAGS: lambda server, client: _Reply(value=server.target.clone_flags()),
-    wire.GET_CGROUP: _cgroup,
-    wire.GET_CONFIG_ITEM: _config_item,
-    wire.GET_NAME: lambda server, client: _Reply(data=wire.c_string(server.target.name)),
-    wire.GET_LXCPATH: lambda server, client: _Reply(data=wire.c_string(server.target.lxcpath)),
-    wire.ADD_STATE_CLIENT: _state_client,
-    wire.CONSOLE_LOG: _console_log,
-    wire.SERVE_STATE_CLIENTS: _serve_state_clients,
-    wire.SECCOMP_NOTIFY_ADD_LISTENER: _no_proxy,
-    wire.ADD_BPF_DEVICE_CGROUP: _add_device,
-    wire.FREEZE: _freeze,
-    wire.UNFREEZE: _freeze,
-    wire.GET_CGROUP2_FD: _cgroup2_fd,
-    wire.GET_INIT_PIDFD: lambda server, client: _one_fd(server.target.init_pidfd()),
-    wire.GET_LIMIT_CGROUP: _cgroup,
-    wire.GET_LIMIT_CGROUP2_FD: _cgroup2_fd,
-    wire.GET_DEVPTS_FD: lambda server, client: _one_fd(server.target.devpts_fd()),
-    wire.GET_SECCOMP_NOTIFY_FD: lambda server, client: _one_fd(server.target.seccomp_notify_fd()),
-    wire.GET_CGROUP_CTX: _cgroup_ctx,
-    wire.GET_CGROUP_FD: _cgroup_fd,
-    wire.GET_LIMIT_CGROUP_FD: _cgroup_fd,
-    wire.GET_SYSTEMD_SCOPE: _scope,
-}
