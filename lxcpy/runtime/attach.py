@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 
-from lxcpy import paths
 from lxcpy.errors import LxcpyError, SecurityError, StateError, meaning
 from lxcpy.kernel import capability, namespace
 from lxcpy.kernel.fd import Fd
 from lxcpy.kernel.record import NamedTuple
 from lxcpy.log import Log
-from lxcpy.runtime import attach_facts, attach_inside, lxcclient
+from lxcpy.runtime import attach_facts, attach_inside, attach_security
 from lxcpy.runtime.attach_facts import Facts
 
 TYPE_CHECKING = False
@@ -88,7 +87,7 @@ def start(lxcpath: str, name: str, request: Request, function: Callable[[], int]
     Raises as `attach` does.
     """
     facts = attach_facts.find(lxcpath, name, rcfile=request.rcfile)
-    master, slave = _terminal(facts, request)
+    master, slave = _terminal(facts) if _wants_terminal(request) else (None, None)
     cgroups = [] if _elevated(request, "CGROUP") else facts.client.cgroup_fds()
     try:
         made = plan(facts, request, caller_environment(), cgroups=cgroups, slave=slave.number if slave else -1)
@@ -136,9 +135,9 @@ def plan(
         setup_ids=setup_ids,
         uid=uid if request.uid is None else request.uid,
         gid=gid if request.gid is None else request.gid,
-        label=_label(facts, request) if confined or request.context else b"",
+        label=attach_security.label(facts, request.context) if confined or request.context else b"",
         no_new_privs=settings.no_new_privs,
-        filter=_filter(settings.seccomp) if confined and settings.seccomp else b"",
+        filter=attach_security.compiled(settings.seccomp) if confined and settings.seccomp else b"",
         slave=slave,
     )
 
@@ -203,83 +202,16 @@ def _cwd() -> str:
         return "/"
 
 
-def _label(facts: Facts, request: Request) -> bytes:
-    """What to write to attr/exec: the security label of init, or the one asked for; empty for none."""
-    try:
-        fd = os.open("attr/current", os.O_RDONLY | os.O_CLOEXEC, dir_fd=facts.proc.number)
-        try:
-            current = os.read(fd, 4096).rstrip(b"\0\n")
-        finally:
-            os.close(fd)
-    except OSError:
-        current = b""  # EINVAL: no security module keeps labels
-    selinux = os.path.exists("/sys/fs/selinux/enforce")
-    if request.context is not None:
-        if not selinux:
-            raise SecurityError(f'the context "{request.context}" cannot be taken: this kernel has no SELinux')
-        return request.context.encode() + b"\0"
-    if selinux:
-        return current + b"\0" if current else b""
-    profile = current.partition(b" (")[0]
-    return b"" if profile in (b"", b"unconfined") else b"exec " + profile
+def _wants_terminal(request: Request) -> bool:
+    if request.terminal is not None:
+        return request.terminal
+    return any(os.isatty(number) for number in range(3))
 
 
-def _filter(profile: str) -> bytes:
-    """The compiled policy; empty where a filter is active here already, as LXC has it.
+def _terminal(facts: Facts) -> tuple[Fd | None, Fd | None]:
+    from lxcpy.runtime.attach_terminal import allocate
 
-    Compiling takes longer than all the rest, so the program is kept in the run directory.
-    """
-    from lxcpy.kernel import seccomp  # noqa: F401  # used after the fork, when its file is out of reach
-
-    cached = os.path.join(paths.run_dir(), "filters", _cache_name(profile))
-    try:
-        fd = os.open(cached, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return _compile(profile, cached)
-    try:
-        state = os.fstat(fd)
-        if state.st_uid != os.geteuid() or not state.st_size or state.st_size % 8:
-            return _compile(profile, cached)
-        return b"" if _filtered() else os.read(fd, state.st_size)
-    finally:
-        os.close(fd)
-
-
-def _cache_name(profile: str) -> str:
-    if os.path.dirname(profile) == paths.LXC_CONFIG_DIR and not os.path.exists(profile):
-        profile = os.path.join(paths.data_dir("config"), os.path.basename(profile))  # LXC's preset, served by ours
-    try:
-        state = os.stat(profile)
-    except OSError as error:
-        raise SecurityError(f'lxc.seccomp.profile: cannot read "{profile}": {meaning(error)}') from error
-    return f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
-
-
-def _filtered() -> bool:
-    with open("/proc/self/status", "rb") as file:
-        return b"\nSeccomp:\t0" not in file.read()
-
-
-def _compile(profile: str, cached: str) -> bytes:
-    from lxcpy.config.model import Seccomp
-    from lxcpy.security import seccomp
-
-    program = seccomp.prepare(Seccomp(profile=profile, notify_proxy="unknown"))
-    if program is None:
-        return b""
-    if program.listener:
-        raise SecurityError(
-            f'the policy "{profile}" asks a listener, which an attached process does not have', hint="use -e LSM"
-        )
-    try:
-        os.makedirs(os.path.dirname(cached), 0o700, exist_ok=True)
-        temporary = f"{cached}.{os.getpid()}"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(program.code)
-        os.rename(temporary, cached)
-    except OSError as error:
-        LOG.info(f"the compiled filter is not kept: {meaning(error)}")
-    return program.code
+    return allocate(facts)
 
 
 def _open_log(path: str | None) -> int:
@@ -289,55 +221,6 @@ def _open_log(path: str | None) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateError(f'the terminal\'s log "{path}" cannot be opened: {meaning(error)}') from error
-
-
-def _terminal(facts: Facts, request: Request) -> tuple[Fd | None, Fd | None]:
-    """A terminal of the container's devpts, else of the host's: (master, slave); none where none is wanted."""
-    wanted = request.terminal
-    if wanted is None:
-        wanted = any(os.isatty(number) for number in range(3))
-    if not wanted:
-        return None, None
-    from lxcpy.kernel import pty
-
-    multiplexer = _multiplexer(facts)
-    try:
-        if multiplexer is None:
-            master, slave, _index = pty.open_pty()
-        else:
-            with multiplexer:
-                master, slave, _index = pty.open_pty(multiplexer.number)
-    except OSError as error:
-        raise StateError(
-            f"no terminal can be had: {meaning(error)}", hint="lxc.pty.max limits those of a container"
-        ) from error
-    for number in filter(os.isatty, range(3)):
-        pty.copy_window_size(number, master.number)  # before the command asks for it
-        break
-    if facts.root_ids is not None:
-        os.fchown(slave.number, facts.root_ids[0], -1)  # else it would belong to nobody inside
-    return master, slave
-
-
-def _multiplexer(facts: Facts) -> Fd | None:
-    """The container's /dev/pts/ptmx. Its files are hostile: a descriptor is only taken of the device itself."""
-    from lxcpy.kernel.fd import open_in_root
-
-    number = facts.client.devpts_fd()
-    try:
-        if number >= 0:
-            with Fd(number) as devpts:
-                found = Fd(os.open("ptmx", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=devpts.number))
-        else:
-            with Fd(os.open("root", os.O_PATH | os.O_CLOEXEC, dir_fd=facts.proc.number)) as root:
-                found = open_in_root(root.number, "dev/pts/ptmx", os.O_PATH | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    device = os.fstat(found.number).st_rdev
-    if (os.major(device), os.minor(device)) != (5, 2):
-        found.close()
-        return None
-    return found
 
 
 def _fork(facts: Facts, request: Request, made: attach_inside.Plan, master: Fd | None) -> Attached:
@@ -456,11 +339,9 @@ def _show(process: Attached, log: int) -> None:
         number = next((number for number in range(3) if os.isatty(number)), 0)
         own = Fd(os.dup(number))
     with own:
-        end = terminal.proxy(
-            process.master.number, source=own.number, sink=own.number, log=log, child=process.pidfd
-        )
+        end = terminal.proxy(process.master.number, source=own.number, sink=own.number, log=log, child=process.pidfd)
     if end != terminal.CLOSED:
         process.master.close()  # hangs up on the command
 
 
-__all__ = ["Attached", "CommandError", "Request", "attach", "lxcclient", "plan", "start"]
+__all__ = ["Attached", "CommandError", "Request", "attach", "plan", "start"]

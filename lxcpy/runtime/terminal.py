@@ -51,9 +51,7 @@ class Escape:
         return bytes(out), False
 
 
-def proxy(
-    master: int, *, source: int = 0, sink: int = 1, escape: int = 0, log: int = -1, child: int = -1
-) -> str:
+def proxy(master: int, *, source: int = 0, sink: int = 1, escape: int = 0, log: int = -1, child: int = -1) -> str:
     """Pass bytes between `source`, `sink` and a terminal's master until one side ends; why it ended is returned.
 
     escape: code of the control character that begins an escape; 0: there is none.

@@ -10,7 +10,7 @@ import pytest
 from lxcpy.errors import SecurityError, StateError
 from lxcpy.kernel import namespace
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import attach, lxcclient
+from lxcpy.runtime import attach, attach_security, lxcclient
 from lxcpy.runtime.attach import PATH, Request, environment, plan
 from lxcpy.runtime.attach_facts import Facts, Settings, parse_limits
 from lxcpy.runtime.attach_inside import shell_of
@@ -134,7 +134,7 @@ def test_the_filter_is_compiled_once(facts: Facts, tmp_path, monkeypatch: pytest
     facts = facts._replace(settings=Settings(seccomp=str(profile)))
     first = plan(facts, Request(), HOST).filter
     assert first and len(first) % 8 == 0
-    monkeypatch.setattr(attach, "_compile", None)  # called no more
+    monkeypatch.setattr(attach_security, "_compile", None)  # called no more
     assert plan(facts, Request(), HOST).filter == first
     assert len(os.listdir(tmp_path / "run" / "filters")) == 1
     assert plan(facts, Request(elevated=("LSM",)), HOST).filter == b""
