@@ -328,6 +328,7 @@ def test_the_command(service: Service, tmp_path: Path) -> None:
         assert command() == (
             1, "lxcpy-net: one of start, stop, restart, status is needed\n  hint: lxcpy-net start\n"
         )  # fmt: skip
+        settings.load.__defaults__ = ((), settings.MACHINE_ID)
         os.setuid(65534)
         assert command("start") == (
             1, "lxcpy-net: lxcpy-net start needs root\n  hint: sudo lxcpy-net start\n"
