@@ -7,11 +7,11 @@ commands that start the container say what is wrong with it. Imports nothing hea
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from lxcpy.config.numbers import number
 from lxcpy.config.presets import members
 from lxcpy.config.text import MAX_FILE, decode, value_of
+from lxcpy.kernel.record import NamedTuple
 
 MAX_DEPTH = 32
 

@@ -8,9 +8,9 @@ the light commands 16 ms for files of a few lines.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from lxcpy import paths
+from lxcpy.kernel.record import NamedTuple
 
 
 class SystemKey(NamedTuple):

@@ -7,7 +7,7 @@ surrogates. A line ends with a line feed; a carriage return before it does not c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from lxcpy.kernel.record import NamedTuple
 
 MAX_LINE = 1 << 16
 MAX_FILE = 1 << 24

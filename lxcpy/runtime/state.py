@@ -7,15 +7,18 @@ Import-light: the commands' client reads it too.
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
 
 from lxcpy import paths
+from lxcpy.runtime import fastjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
 
-Record = dict[str, Any]
+Record = dict[str, "Any"]
 """name, lxcpath, config (path), state, options (of the start), launcher and init ([pid, start time in ticks] or
 None), cgroups and network (the records of those packages), text (the effective config)."""
 
@@ -53,7 +56,7 @@ def save(record: Record) -> None:
             # made at need, for `remove` takes an empty one away
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     try:
-        data = json.dumps(record).encode()
+        data = fastjson.dumps(record).encode()
         while data:
             data = data[os.write(fd, data) :]
     finally:
@@ -104,7 +107,7 @@ def any_records() -> bool:
 def _read(path: str) -> Record | None:
     try:
         with open(path, "rb") as file:
-            record: Record = json.loads(file.read())
+            record: Record = fastjson.loads(file.read())
             return record
     except (FileNotFoundError, ValueError):
         return None

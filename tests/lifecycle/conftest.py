@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from lxcpy.container import Container
 from lxcpy.errors import LxcpyError
 
-APPLETS = ("sh", "sleep", "true", "cat", "echo", "ls", "mount", "id", "kill", "reboot", "grep", "env", "readlink", "test")
+APPLETS = "sh sleep true cat echo ls mount id kill reboot grep env readlink test".split()
 # TERM ends it, as PWR does; INT reboots, as LXC's default signals mean it
 INIT = """\
 trap 'exit 0' PWR TERM
@@ -49,6 +51,14 @@ class Box(Container):
     @property
     def rootfs(self) -> str:
         return os.path.join(self.directory, "rootfs")
+
+    def await_traps(self) -> Box:
+        """Until the init script has set its traps: the kernel keeps a signal that has none from process 1."""
+        deadline = time.monotonic() + 10
+        while not int(self.status("SigCgt"), 16) >> (signal.SIGTERM - 1) & 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return self
 
     def inside(self, path: str) -> str:
         """A file of the running container, read through its init's root."""

@@ -37,24 +37,27 @@ def test_runs_and_stops(box: Define) -> None:
 def test_halts_through_init(box: Define) -> None:
     one = box()
     one.start()
-    assert one.shutdown(10)
+    assert one.await_traps().shutdown(10)
     assert one.state == "STOPPED"
 
 
 def test_lxc_signal_halt(box: Define) -> None:
     one = box("lxc.signal.halt = SIGUSR1\n")
-    Path(one.rootfs, "init").write_text("trap 'exit 0' USR1\ntrap '' PWR TERM\nwhile :; do sleep 1000 & wait $!; done\n")
+    script = "trap 'exit 0' USR1\ntrap '' PWR TERM\nwhile :; do sleep 1000 & wait $!; done\n"
+    Path(one.rootfs, "init").write_text(script)
     one.start()
+    time.sleep(0.3)  # SIGUSR1 is no signal that await_traps looks for
     assert one.shutdown(10)
 
 
 def test_reboot_from_outside_and_inside(box: Define) -> None:
     one = box()
     first = one.start().pid
-    assert one.reboot(10)
+    assert one.await_traps().reboot(10)
     second = one.init_pid
     assert second not in (0, first)
     assert one.state == "RUNNING"
+    one.await_traps()
     os.kill(second, signal.SIGINT)  # its trap calls reboot(2)
     deadline = time.monotonic() + 10
     while one.init_pid in (0, second) and time.monotonic() < deadline:
@@ -176,7 +179,9 @@ def test_shared_and_kept_namespaces(box: Define) -> None:
         ("lxc.uts.nmae = x\n", ConfigError, 'unknown key "lxc.uts.nmae"'),
     ],
 )
-def test_a_failed_start_says_where_and_leaves_nothing(box: Define, change: str, kind: type[Exception], words: str) -> None:
+def test_a_failed_start_says_where_and_leaves_nothing(
+    box: Define, change: str, kind: type[Exception], words: str
+) -> None:
     one = box(change)
     with pytest.raises(kind) as caught:
         one.start()
@@ -203,7 +208,7 @@ def test_kill_9_of_the_supervisor_leaves_containers_alive(box: Define) -> None:
     with client.connect() as supervisor:
         assert supervisor.ask("status")["pid"] != supervisor_pid
     assert one.init_pid == pid
-    assert one.shutdown(10)
+    assert one.await_traps().shutdown(10)
     assert one.state == "STOPPED"
 
 
