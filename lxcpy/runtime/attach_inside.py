@@ -94,6 +94,11 @@ def _leave_host(plan: Plan) -> int:
         process.core_sched_share_from(1)  # this process is in the container's pid namespace already
     if not plan.label:
         return -1
+    if plan.label.startswith(b"exec "):  # AppArmor's; it has files of its own since Linux 5.1
+        try:
+            return os.open("/proc/self/attr/apparmor/exec", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            pass
     return os.open("/proc/self/attr/exec", os.O_WRONLY | os.O_CLOEXEC)
 
 

@@ -14,14 +14,17 @@ LOG = Log("attach")
 
 def label(facts: Facts, context: str | None) -> bytes:
     """What to write to attr/exec: the security label of init, or the one asked for; empty for none."""
-    try:
-        fd = os.open("attr/current", os.O_RDONLY | os.O_CLOEXEC, dir_fd=facts.proc.number)
+    current = b""
+    for name in ("attr/apparmor/current", "attr/current"):  # the first is AppArmor's own, where modules are stacked
         try:
-            current = os.read(fd, 4096).rstrip(b"\0\n")
-        finally:
-            os.close(fd)
-    except OSError:
-        current = b""  # EINVAL: no security module keeps labels
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=facts.proc.number)
+            try:
+                current = os.read(fd, 4096).rstrip(b"\0\n")
+                break
+            finally:
+                os.close(fd)
+        except OSError:
+            continue  # EINVAL: no security module keeps labels
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     if context is not None:
         if not selinux:

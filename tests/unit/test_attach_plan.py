@@ -138,3 +138,23 @@ def test_the_filter_is_compiled_once(facts: Facts, tmp_path, monkeypatch: pytest
     assert plan(facts, Request(), HOST).filter == first
     assert len(os.listdir(tmp_path / "run" / "filters")) == 1
     assert plan(facts, Request(elevated=("LSM",)), HOST).filter == b""
+
+
+@pytest.mark.parametrize(
+    ("files", "label"),
+    [
+        ({}, b""),
+        ({"current": b"unconfined\n"}, b""),
+        ({"current": b"lxc-container-default-cgns (enforce)\n"}, b"exec lxc-container-default-cgns"),
+        ({"current": b"other\n", "apparmor/current": b"a//&:n:unconfined (mixed)\n"}, b"exec a//&:n:unconfined"),
+    ],
+)
+@pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this kernel has SELinux")
+def test_the_label_of_init(facts: Facts, tmp_path, files: dict[str, bytes], label: bytes) -> None:  # type: ignore[no-untyped-def]
+    for name, content in files.items():
+        path = tmp_path / "attr" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    proc = Fd(os.open(tmp_path, os.O_PATH))
+    with proc:
+        assert plan(facts._replace(proc=proc), Request(), HOST).label == label
