@@ -62,3 +62,42 @@ COMMAND = Command(
     words="What follows -- goes to the template; lxcpy-create -t TEMPLATE -h explains its options.",
     args=Args,
 )  # fmt: skip
+
+
+def run(args: Args) -> int:
+    import os
+    import sys
+
+    from lxcpy.bootstrap import progress
+    from lxcpy.bootstrap import template as templates
+    from lxcpy.container import Container
+    from lxcpy.errors import StorageError, UsageError
+    from lxcpy.runtime.create import Request, create, find_template
+
+    if not args.template:
+        raise UsageError("A template must be specified.", hint='-t NAME; "none" for a container without a rootfs')
+    if args.dir and not os.path.isabs(args.dir):
+        raise UsageError("--dir should use absolute path")
+    if args.bdev not in (None, "dir", "none", "best"):
+        raise StorageError(f'lxcpy-create makes storage of type dir so far, not "{args.bdev}"', hint="leave -B out")
+    if args.fstype or args.fssize:
+        raise UsageError("Filesystem type and size are only valid with block devices")
+    if args.rest and args.rest[0] in ("-h", "--help"):
+        found = find_template(args.template)
+        if isinstance(found, templates.Template):
+            sys.stdout.write(templates.help_text(found))
+            return 0
+    container = Container(args.name, args.lxcpath)
+    shown: progress.Progress = progress.Silent() if args.quiet else progress.default()
+    if args.json:
+        shown = progress.Json()
+    try:
+        create(
+            Request(
+                name=container.name, lxcpath=container.lxcpath, template=args.template, words=args.rest,
+                config=args.config, directory=args.dir, progress=shown, quiet=args.quiet,
+            )  # fmt: skip
+        )
+    finally:
+        shown.close()
+    return 0

@@ -1,0 +1,302 @@
+"""Runs programs of the target inside it: in namespaces of their own, the host out of sight.
+
+One agent process is the init of a pid namespace whose root is the target; when it ends, however it ends, the kernel
+kills what it started and takes its mounts away. So an interrupted bootstrap leaves nothing behind but files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lxcpy.errors import BootstrapError, meaning
+from lxcpy.kernel import capability, mount, namespace, nosync, process
+
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C",
+    "LANG": "C",
+    "LANGUAGE": "C",
+    "TERM": "dumb",
+    "SHELL": "/bin/sh",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "DEBCONF_NONINTERACTIVE_SEEN": "true",
+}
+# What maintainer scripts need; without mknod, sys_admin and the like a script cannot reach the host's devices.
+_KEPT = {
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "net_bind_service", "net_raw", "sys_chroot", "audit_write", "setfcap", "sys_nice", "sys_resource", "ipc_lock",
+    "linux_immutable", "lease",
+}  # fmt: skip
+_NAMESPACES = (
+    namespace.CLONE_NEWNS | namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
+)  # fmt: skip
+_MESSAGE = 1 << 18  # bytes of a request at most
+
+
+class Settings(NamedTuple):
+    """How programs run.
+
+    hostname: what they see as the machine's name. network: True leaves them the host's network. sync: False makes
+    fsync do nothing. persona: of personality(2). log: a descriptor for their output; status: one more for dpkg's
+    --status-fd, number STATUS inside; -1 for none.
+    """
+
+    hostname: str = "localhost"
+    network: bool = False
+    sync: bool = False
+    persona: int = process.PER_LINUX
+    log: int = -1
+    status: int = -1
+
+
+STATUS = 9  # the number under which a program finds the status descriptor
+
+
+class Chroot:
+    """Programs inside `target`: `run` one, or `start` several and `wait` for each; `close` ends them all."""
+
+    def __init__(self, target: str, settings: Settings) -> None:
+        """Raises BootstrapError if the namespaces cannot be made."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        flags = _NAMESPACES | (0 if settings.network else namespace.CLONE_NEWNET)
+        self._socket: socket.socket | None = ours
+        self._next = 0
+        self._ended: dict[int, int] = {}
+        self._pid, pidfd = 0, -1
+        try:
+            self._pid, pidfd = namespace.clone(flags)
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            raise BootstrapError(
+                f"cannot make namespaces for the work in the new system: {meaning(error)}", hint="run as root"
+            ) from error
+        if self._pid == 0:
+            _Agent(theirs, target, settings).main()
+        os.close(pidfd)
+        theirs.close()
+        problem = self._receive()
+        if "error" in problem:
+            self.close()
+            raise BootstrapError(f'cannot prepare "{target}" for work inside it: {problem["error"]}')
+
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str = "", quiet: bool = False
+    ) -> int:
+        """Start a program (absolute path, no shell); returns what `wait` takes.
+
+        env is added to ENVIRONMENT. quiet: its output is dropped instead of logged.
+        """
+        self._next += 1
+        self._send(
+            {"id": self._next, "argv": list(argv), "env": {**ENVIRONMENT, **(env or {})}, "stdin": stdin, "quiet": quiet}
+        )
+        return self._next
+
+    def wait(self, number: int) -> int:
+        """The exit status of a started program, -N if signal N ended it. Raises BootstrapError."""
+        while number not in self._ended:
+            answer = self._receive()
+            self._ended[answer["id"]] = os.waitstatus_to_exitcode(answer["status"])
+        return self._ended.pop(number)
+
+    def run(self, argv: Sequence[str], **options: Any) -> int:
+        """start and wait."""
+        return self.wait(self.start(argv, **options))
+
+    def cover(self, path: str, source: str) -> None:
+        """Let programs find the target's file `source` in place of `path` (a mount, gone with the agent)."""
+        self._send({"cover": path, "source": source})
+        problem = self._receive()
+        if "error" in problem:
+            raise BootstrapError(f"cannot cover {path}: {problem['error']}")
+
+    def close(self) -> None:
+        """Kill all that runs inside and take the mounts away."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._pid > 0:
+            try:
+                os.kill(self._pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def __enter__(self) -> Chroot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, request: dict[str, Any]) -> None:
+        data = json.dumps(request).encode()
+        if len(data) > _MESSAGE:
+            raise BootstrapError(f"a command of {len(data)} bytes is too long")
+        assert self._socket is not None
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise BootstrapError(f"the work inside the new system ended: {meaning(error)}") from error
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._socket is not None
+        data = self._socket.recv(_MESSAGE)
+        if not data:
+            raise BootstrapError("the work inside the new system ended unexpectedly")
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+
+class _Agent:
+    """The other side: process 1 of the pid namespace."""
+
+    def __init__(self, channel: socket.socket, target: str, settings: Settings) -> None:
+        self.channel = channel
+        self.target = target
+        self.settings = settings
+        self.jobs: dict[int, int] = {}  # pid: request's id
+
+    def main(self) -> None:
+        """The process's whole life; does not return."""
+        try:
+            process.set_pdeathsig(signal.SIGKILL)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_IGN)
+            self.keep_descriptors()
+            try:
+                self.enter()
+            except OSError as error:
+                self.channel.sendall(json.dumps({"error": str(error)}).encode())
+                return
+            self.channel.sendall(b"{}")
+            self.serve()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
+    def keep_descriptors(self) -> None:
+        """Move what is needed to known numbers, close all else: nothing of the host's stays open."""
+        null = os.open("/dev/null", os.O_RDWR)
+        log = self.settings.log if self.settings.log >= 0 else null
+        status = self.settings.status if self.settings.status >= 0 else null
+        held = [os.dup(number) for number in (self.channel.fileno(), log, status, null)]
+        high = [os.dup2(number, 200 + place, inheritable=False) for place, number in enumerate(held)]
+        process.close_range(3, 199)
+        process.close_range(204, 1 << 31)
+        self.channel.detach()
+        self.channel = socket.socket(fileno=high[0])
+        self.log, self.status, self.null = high[1:]
+        os.dup2(self.null, 0)
+
+    def enter(self) -> None:
+        """Make the target the root of the mount namespace; mount what programs expect. Raises OSError."""
+        mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+        mount.mount(self.target, self.target, None, mount.MS_BIND)
+        # A target on a file system mounted with nodev or noexec would be of no use; here it is only this namespace's.
+        mount.mount(None, self.target, None, mount.MS_REMOUNT | mount.MS_BIND)
+        os.chdir(self.target)
+        mount.pivot_root(".", ".")
+        mount.umount(".", mount.MNT_DETACH)
+        os.chdir("/")
+        socket.sethostname(self.settings.hostname)
+        quiet = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+        mount.mount("proc", "/proc", "proc", quiet)
+        for path in ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"):
+            if os.path.exists(path):
+                mount.mount(path, path, None, mount.MS_BIND)
+                mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND | mount.MS_RDONLY | quiet)
+        for path in ("/proc/kcore", "/proc/kmsg", "/proc/keys"):
+            if os.path.exists(path) and os.path.exists("/dev/null"):
+                mount.mount("/dev/null", path, None, mount.MS_BIND)
+        mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)
+        os.setgroups([])
+        os.umask(0o022)
+        if self.settings.persona:
+            process.personality(self.settings.persona)
+        if not self.settings.sync:
+            nosync.install()
+
+    def serve(self) -> None:
+        """Requests in, ends of programs out, until the other side closes."""
+        wake, alarm = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poller = select.poll()
+        poller.register(self.channel, select.POLLIN)
+        poller.register(wake, select.POLLIN)
+        while True:
+            for descriptor, _ in poller.poll():
+                if descriptor == wake:
+                    os.read(wake, 4096)
+                    self.reap()
+                    continue
+                data = self.channel.recv(_MESSAGE)
+                if not data:
+                    return
+                self.handle(json.loads(data))
+
+    def handle(self, request: dict[str, Any]) -> None:
+        if "cover" in request:
+            try:
+                mount.mount(request["source"], request["cover"], None, mount.MS_BIND)
+                answer = {}
+            except OSError as error:
+                answer = {"error": str(error)}
+            self.channel.sendall(json.dumps(answer).encode())
+            return
+        pid = os.fork()
+        if pid == 0:
+            self.become(request)
+        self.jobs[pid] = request["id"]
+
+    def reap(self) -> None:
+        """Collect every process that ended, orphans of maintainer scripts too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid in self.jobs:
+                self.channel.sendall(json.dumps({"id": self.jobs.pop(pid), "status": status}).encode())
+
+    def become(self, request: dict[str, Any]) -> None:
+        """In the child: turn into the program; does not return."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (*range(1, 32), *range(34, 65)):
+                if number not in (signal.SIGKILL, signal.SIGSTOP):
+                    signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            stdin = self.null
+            if request["stdin"]:
+                stdin = os.memfd_create("stdin")
+                os.write(stdin, request["stdin"].encode())
+                os.lseek(stdin, 0, os.SEEK_SET)
+            output = self.null if request["quiet"] else self.log
+            os.dup2(stdin, 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.dup2(self.status, STATUS)
+            known = enumerate(capability.CAPABILITIES)
+            kept = {number for number, name in known if name in _KEPT}
+            capability.drop_bounding(set(range(capability.last_cap() + 1)) - kept)
+            os.execve(request["argv"][0], request["argv"], request["env"])
+        except OSError as error:
+            os.write(2, f"{request['argv'][0]}: {meaning(error)}\n".encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(127)

@@ -1,0 +1,279 @@
+"""Turns a plan into a system: skeleton, packages, dpkg's database, maintainer scripts.
+
+While the first stage (all that is required) is configured, the second is still being unpacked. Stock dpkg runs the
+maintainer scripts, so what comes out is what dpkg makes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from lxcpy.bootstrap import download, dpkgdb
+from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.chroot import STATUS, Chroot, Settings
+from lxcpy.bootstrap.plan import Item, Plan, Repository
+from lxcpy.bootstrap.progress import Progress
+from lxcpy.bootstrap.unpack import Unpacking
+from lxcpy.bootstrap.workers import Worker
+from lxcpy.errors import BootstrapError, meaning
+from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, read_in_root, unlink_in_root, write_in_root
+from lxcpy.log import Log
+
+LOG = Log("bootstrap")
+MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32")  # every multilib directory there ever was
+_DEVICES = {
+    "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
+    "console": (5, 1), "ptmx": (5, 2),
+}  # fmt: skip
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+}  # fmt: skip
+_POLICY = "usr/sbin/policy-rc.d"
+_HELPER = "/usr/bin/dpkg-maintscript-helper"
+_TAIL = 20  # lines of the log in an error
+_STATUS_LINE = re.compile(r"^status: ([^ ]+): (error : .*|[a-z-]+)$")
+
+
+class Install(NamedTuple):
+    """How to carry out a plan.
+
+    merged: /bin and the like are links into /usr. persona: for the programs, see chroot.Settings. log: the file that
+    gets their output. covered: (path, source) files that programs see in place of others while scripts run.
+    """
+
+    merged: bool = True
+    persona: int = 0
+    log: str = ""
+    covered: tuple[tuple[str, str], ...] = ()
+
+
+def install(
+    plan: Plan,
+    repositories: Sequence[Repository],
+    target: str,
+    settings: Install,
+    *,
+    store: Store,
+    workers: Sequence[Worker],
+    progress: Progress,
+) -> None:
+    """Make the system in the empty directory `target`. Raises BootstrapError."""
+    with ExitStack() as stack:
+        try:
+            root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root)
+            _skeleton(root, settings)
+            for worker in workers:
+                worker.start(target)
+            unpacking = Unpacking(plan, repositories, store, workers, progress)
+            stack.callback(unpacking.close)
+            unpacking.start()
+            unpacking.wait(1)
+            _Configuration(root, target, plan, settings, unpacking, progress, stack).run()
+            _finish(root, unpacking)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise download.full_disk(error, target) from error
+            raise BootstrapError(f'cannot make the system in "{target}": {meaning(error)} ({error})') from error
+
+
+def _skeleton(root: int, settings: Install) -> None:
+    """What must be there before the first package. Raises OSError."""
+    os.mkdir("usr", 0o755, dir_fd=root)
+    if settings.merged:
+        for name in MERGED:
+            os.mkdir(f"usr/{name}", 0o755, dir_fd=root)
+            os.symlink(f"usr/{name}", name, dir_fd=root)
+    os.mkdir("dev", 0o755, dir_fd=root)
+    for name in ("pts", "shm"):
+        os.mkdir(f"dev/{name}", 0o755, dir_fd=root)
+    for name, (major, minor) in _DEVICES.items():
+        os.mknod(f"dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=root)
+        os.chmod(f"dev/{name}", 0o666, dir_fd=root)
+    for name, to in _DEVICE_LINKS.items():
+        os.symlink(to, f"dev/{name}", dir_fd=root)
+    dpkgdb.make_empty(root)
+
+
+def _finish(root: int, unpacking: Unpacking) -> None:
+    """Remove what was there for the work only. Raises OSError."""
+    listings = [_listing(root, found["stem"]) for found in unpacking.found.values()]
+    for name in MERGED:
+        if not any(f"\n/{name}\n".encode() in listing for listing in listings):
+            try:
+                os.rmdir(f"usr/{name}", dir_fd=root)
+                os.unlink(name, dir_fd=root)
+            except OSError:
+                continue  # not merged, or something lives there after all
+    for path in (_POLICY, f"{dpkgdb.ADMIN}/status-old"):
+        unlink_in_root(root, path)
+
+
+def _listing(root: int, stem: str) -> bytes:
+    return b"\n" + read_in_root(root, f"{dpkgdb.ADMIN}/info/{stem}.list", 1 << 26)
+
+
+class _Configuration:
+    """Both stages of maintainer scripts."""
+
+    def __init__(
+        self,
+        root: int,
+        target: str,
+        plan: Plan,
+        settings: Install,
+        unpacking: Unpacking,
+        progress: Progress,
+        stack: ExitStack,
+    ) -> None:
+        self.root = root
+        self.plan = plan
+        self.settings = settings
+        self.unpacking = unpacking
+        self.progress = progress
+        self.triggers = dpkgdb.Triggers()
+        self.failed = ""  # dpkg's words about the first package that failed
+        self.failed_package = ""
+        self.configured: set[str] = set()
+        self.log = os.open(settings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        stack.callback(os.close, self.log)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            options = Settings(persona=settings.persona, log=self.log, status=writing)
+            self.chroot = Chroot(target, options)
+        finally:
+            os.close(writing)
+        self.reader = threading.Thread(target=self.read_status, args=(reading,), daemon=True)
+        self.reader.start()
+        stack.callback(self.end)
+
+    def end(self) -> None:
+        self.chroot.close()
+        self.reader.join(timeout=5)
+
+    def run(self) -> None:
+        self.progress.start("configure", total=len(self.plan.items), unit="packages")
+        write_in_root(self.root, _POLICY, b"#!/bin/sh\nexit 101\n", 0o755)
+        if exists_in_root(self.root, _HELPER.lstrip("/")):
+            # Each of its dozens of calls in a first installation does nothing, in 5 ms.
+            self.chroot.cover(_HELPER, "/usr/bin/true")
+        for path, source in self.settings.covered:
+            if exists_in_root(self.root, path.lstrip("/")):
+                self.chroot.cover(path, source)
+        first, second = self.plan.stage(1), self.plan.stage(2)
+        self.stage(first)
+        if second:
+            self.unpacking.wait(2)
+            self.stage(second, triggered_owners=[self.unpacking.found[item.name]["stem"] for item in first])
+        self.progress.finish("configure")
+
+    def stage(self, items: Sequence[Item], triggered_owners: Sequence[str] = ()) -> None:
+        """Tell dpkg of unpacked packages and let it configure them. Raises BootstrapError, OSError."""
+        found = {item.name: self.unpacking.found[item.name] for item in items}
+        status = read_in_root(self.root, f"{dpkgdb.ADMIN}/status", 1 << 26)
+        status += dpkgdb.status((found[item.name], item.overrides) for item in items)
+        write_in_root(self.root, f"{dpkgdb.ADMIN}/status", status)
+        for entry in found.values():
+            self.triggers.add(entry["stem"], entry["triggers"])
+        self.triggers.write(self.root)
+        # base-passwd's makes the tables of users, which the others may ask.
+        for name in sorted(found, key=lambda name: name != "base-passwd"):
+            script = found[name]["preinst"]
+            if script and not idle(script):
+                self.preinst(name, found[name]["stem"], found[name]["control"])
+        if triggered_owners:
+            listings = [_listing(self.root, entry["stem"]) for entry in found.values()]
+            for path in self.triggers.hit(listings, triggered_owners):
+                self.call(["/usr/bin/dpkg-trigger", "--no-await", "--by-package=dpkg", path], {}, "dpkg-trigger")
+        self.call(["/usr/bin/dpkg", "--status-fd", str(STATUS), "--configure", "-a"], {}, "dpkg --configure -a")
+
+    def preinst(self, name: str, stem: str, control: str) -> None:
+        """Run a package's preinst as dpkg does, from tmp.ci: debconf reads the package's name from there."""
+        place = f"{dpkgdb.ADMIN}/tmp.ci"
+        make_dirs_in_root(self.root, place).close()
+        names = [f"{place}/control"]
+        write_in_root(self.root, names[0], control.encode(errors="surrogateescape"))
+        for part in ("preinst", "config", "templates"):
+            source = f"{dpkgdb.ADMIN}/info/{stem}.{part}"
+            if exists_in_root(self.root, source):
+                names.append(f"{place}/{part}")
+                write_in_root(self.root, names[-1], read_in_root(self.root, source), 0o755)
+        environment = {
+            "DPKG_MAINTSCRIPT_PACKAGE": name,
+            "DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT": "1",
+            "DPKG_MAINTSCRIPT_ARCH": next(item.arch for item in self.plan.items if item.name == name),
+            "DPKG_MAINTSCRIPT_NAME": "preinst",
+            "DPKG_MAINTSCRIPT_DEBUG": "0",
+            "DPKG_ADMINDIR": f"/{dpkgdb.ADMIN}",
+            "DPKG_ROOT": "",
+            "DPKG_RUNNING_VERSION": next((i.version for i in self.plan.items if i.name == "dpkg"), "1"),
+        }
+        self.failed_package = name
+        self.call([f"/{place}/preinst", "install"], environment, f"the preinst script of {name}")
+        self.failed_package = ""
+        for path in names:
+            unlink_in_root(self.root, path)
+        os.rmdir(place, dir_fd=self.root)
+
+    def call(self, argv: list[str], environment: dict[str, str], what: str) -> None:
+        """Run a program; its failure ends everything. Raises BootstrapError."""
+        status = self.chroot.run(argv, env=environment)
+        if status == 0:
+            return
+        if not self.failed_package and argv[0] == "/usr/bin/dpkg":
+            self.chroot.close()
+            self.reader.join(timeout=5)  # all of dpkg's words
+        end = f"was killed by signal {-status}" if status < 0 else f"exit status {status}"
+        subject = f"{self.failed_package}: {what}" if self.failed_package and self.failed_package not in what else what
+        said = f": {self.failed}" if self.failed else ""
+        raise BootstrapError(f"{subject} failed ({end}){said}\n{tail(self.settings.log)}", hint=LOG_HINT)
+
+    def read_status(self, reading: int) -> None:
+        """dpkg's reports, until the other side is closed."""
+        with open(reading, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                match = _STATUS_LINE.match(line.rstrip("\n"))
+                if not match:
+                    continue
+                name, word = match[1].partition(":")[0], match[2]
+                if word == "installed" and name not in self.configured:
+                    self.configured.add(name)
+                    self.progress.advance("configure")
+                elif word.startswith("error : ") and not self.failed:
+                    self.failed_package, self.failed = name, word.removeprefix("error : ")
+
+
+LOG_HINT = "the full log is in {log}"  # filled in by whoever keeps the log
+
+
+def tail(path: str, count: int = _TAIL) -> str:
+    """The last lines of a log, indented."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - (64 << 10)))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(f"  | {line}" for line in lines[-count:])
+
+
+_NOTHING = re.compile(
+    r"""^\s*(?:\#.*|set\s+-[eu]+|exit\s+0|:|true|
+        (?:/usr/bin/)?dpkg-maintscript-helper\b.*)?\s*$""",
+    re.VERBOSE,
+)
+
+
+def idle(script: str) -> bool:
+    """Whether a preinst does nothing in a first installation: comments, and calls of dpkg-maintscript-helper alone."""
+    joined = script.replace("\\\n", " ")
+    return joined.startswith("#!") and all(
+        _NOTHING.match(line) and "`" not in line and "$(" not in line for line in joined.splitlines()
+    )

@@ -1,0 +1,206 @@
+"""What is to be installed, solved and written down: a plan can be printed, kept, and carried out later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from lxcpy.bootstrap import resolve
+from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.compression import Inflater
+from lxcpy.bootstrap.download import Broken, Expected, Mirrors, verify
+from lxcpy.bootstrap.packages import Index
+from lxcpy.bootstrap.progress import Progress
+from lxcpy.bootstrap.release import Release
+from lxcpy.errors import BootstrapError
+
+_FORMAT = 3  # of the plans in the cache
+
+
+class Repository(NamedTuple):
+    """One suite of one archive."""
+
+    mirrors: Mirrors
+    suite: str
+    release: Release
+    components: tuple[str, ...]
+
+
+class Item(NamedTuple):
+    """One package to install. stage 1 is configured while stage 2 is still being unpacked."""
+
+    name: str
+    version: str
+    arch: str
+    stage: int
+    repository: int
+    filename: str
+    size: int
+    sha256: str
+    priority: str
+    section: str
+
+    @property
+    def expected(self) -> Expected:
+        return Expected(self.size, self.sha256)
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """What the archive says of it where the package itself may say otherwise."""
+        return {key: value for key, value in (("Priority", self.priority), ("Section", self.section)) if value}
+
+    def __str__(self) -> str:
+        return f"install {self.name} {self.version} ({self.arch}), {self.size} bytes, sha256 {self.sha256}"
+
+
+class Plan(NamedTuple):
+    """The packages, in the order in which they were found."""
+
+    arch: str
+    items: tuple[Item, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes to download at most."""
+        return sum(item.size for item in self.items)
+
+    def stage(self, number: int) -> list[Item]:
+        return [item for item in self.items if item.stage == number]
+
+    def digest(self) -> str:
+        """A name for exactly these packages."""
+        return hashlib.sha256("".join(sorted(f"{item.sha256}\n" for item in self.items)).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.items))
+
+
+class Wish(NamedTuple):
+    """What a template and its options ask for.
+
+    priorities: all packages of these; the essential ones come too. first: further ones of the first stage.
+    packages: names, or dependencies such as `a | b`. exclude: never chosen where there is a choice.
+    """
+
+    arch: str
+    priorities: tuple[str, ...] = ("required",)
+    first: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def make(repositories: Sequence[Repository], wish: Wish, store: Store, progress: Progress, *, keep: bool = True) -> Plan:
+    """The plan for a wish, from the cache if the same indices were asked the same before. Raises BootstrapError.
+
+    keep: False neither reads nor writes the cache of plans and indices.
+    """
+    wanted = [
+        (number, component, *_index_of(repository, component, arch))
+        for number, repository in enumerate(repositories)
+        for component in repository.components
+        for arch in repository.release.index_architectures(wish.arch)
+    ]
+    hashes = [(number, component, expected.sha256) for number, component, _, _, expected in wanted]
+    name = hashlib.sha256(json.dumps([_FORMAT, hashes, wish]).encode()).hexdigest()
+    if keep and (kept := _load(store, name)) is not None:
+        return kept
+    progress.start("index", total=sum(expected.size for *_, expected in wanted), unit="bytes")
+    index = Index(wish.arch)
+    with ThreadPoolExecutor(max_workers=min(len(wanted), 4) or 1) as pool:
+        futures = [
+            pool.submit(_fetch, repositories[number], names, kind, expected, store if keep else None, progress)
+            for number, _, names, kind, expected in wanted
+        ]
+        for (number, component, *_), future in zip(wanted, futures, strict=True):
+            index.add(future.result(), repository=number, component=component)
+    progress.finish("index")
+    plan = solve(index, wish)
+    if keep:
+        store.write(f"plans/{name}.json", json.dumps({"arch": plan.arch, "items": plan.items}).encode())
+    return plan
+
+
+def solve(index: Index, wish: Wish) -> Plan:
+    """The plan from an index at hand. Raises BootstrapError."""
+    first = resolve.required(index, wish.first)
+    rest = [name for priority in wish.priorities if priority != "required" for name in index.with_priority(priority)]
+    selection = resolve.resolve(
+        index, resolve.Wanted(first, (*rest, *wish.packages), frozenset(wish.exclude))
+    )
+    if not selection.first:
+        raise BootstrapError(f"the mirror has no packages for {wish.arch}", hint="check the architecture with -a")
+    items = [
+        Item(
+            package.name, package.version, package.arch, stage, package.repository, package.filename, package.size,
+            package.sha256, package.fields.get("Priority", ""), package.fields.get("Section", ""),
+        )
+        for stage, packages in ((1, selection.first), (2, selection.rest))
+        for package in packages
+    ]  # fmt: skip
+    return Plan(wish.arch, tuple(items))
+
+
+def _index_of(repository: Repository, component: str, arch: str) -> tuple[list[str], str, Expected]:
+    found = repository.release.index(component, arch)
+    if found is None:
+        known = ", ".join(repository.release.architectures)
+        raise BootstrapError(
+            f'{repository.mirrors.bases[0]}: "{repository.suite}" has no packages of {component} for {arch}',
+            hint=f"it has {known}; components {', '.join(repository.release.components)}",
+        )
+    names, kind, expected = found
+    return [f"dists/{repository.suite}/{name}" for name in names], kind, expected
+
+
+def _fetch(
+    repository: Repository, names: list[str], kind: str, expected: Expected, store: Store | None, progress: Progress
+) -> bytes:
+    """An index, decompressed while it arrives; kept in the store for the next time."""
+    data = store.read(expected) if store is not None else None
+    if data is not None:
+        progress.advance("index", len(data))
+        return _inflate(kind, [data])
+    received = bytearray()
+    plain: list[bytes] = []
+    inflater = Inflater(kind)
+
+    def sink(offset: int, chunk: bytes) -> None:
+        nonlocal inflater
+        if offset != len(received):
+            received.clear()
+            plain.clear()
+            inflater = Inflater(kind)
+        received.extend(chunk)
+        try:
+            plain.extend(inflater.feed(chunk))
+        except BootstrapError as error:
+            raise Broken(f"{names[-1]}: {error}") from error
+        progress.advance("index", len(chunk))
+
+    def check() -> None:
+        verify(names[-1], len(received), hashlib.sha256(received).hexdigest(), expected)
+
+    repository.mirrors.fetch(names, expected.size, sink, lambda: 0, check)
+    inflater.end()
+    if store is not None:
+        store.add(expected.sha256, bytes(received))
+    return b"".join(plain)
+
+
+def _inflate(kind: str, chunks: Sequence[bytes]) -> bytes:
+    inflater = Inflater(kind)
+    return b"".join(plain for chunk in chunks for plain in inflater.feed(chunk))
+
+
+def _load(store: Store, name: str) -> Plan | None:
+    data = store.read_small(f"plans/{name}.json")
+    if data is None:
+        return None
+    try:
+        kept: dict[str, Any] = json.loads(data)
+        return Plan(kept["arch"], tuple(Item(*item) for item in kept["items"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # written by another version, or cut short by a crash

@@ -1,0 +1,177 @@
+"""Packages on their way from the mirror into the target: fetched by threads, unpacked by processes, both at once."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lxcpy.bootstrap import download
+from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.plan import Item, Plan, Repository
+from lxcpy.bootstrap.progress import Progress
+from lxcpy.bootstrap.workers import Damaged, Worker
+from lxcpy.errors import BootstrapError
+
+FETCHERS = 6  # connections; a mirror answers in about a millisecond, so more gain nothing
+_END = (1 << 30, 0, None)
+
+
+class Unpacking:
+    """The whole movement: `start`, `wait(stage)` for the first and the second stage, `close`.
+
+    `found` maps a package's name to what the unpacker learnt of it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        repositories: Sequence[Repository],
+        store: Store,
+        workers: Sequence[Worker],
+        progress: Progress,
+    ) -> None:
+        self.plan = plan
+        self.repositories = repositories
+        self.store = store
+        self.workers = workers
+        self.progress = progress
+        self.found: dict[str, dict[str, Any]] = {}
+        self._left = {stage: len(plan.stage(stage)) for stage in (1, 2)}
+        self._change = threading.Condition()
+        self._error: BaseException | None = None
+        self._wanted = _in_order(plan)
+        self._ready: queue.PriorityQueue[tuple[int, int, Item | None]] = queue.PriorityQueue()
+        self._count = itertools.count()
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin. The package that knows the system's users is unpacked before all others, as dpkg would need it."""
+        missing = [item for item in self._wanted if not self.store.holds(item.expected)]
+        self.progress.start("download", total=sum(item.size for item in missing), unit="bytes")
+        self.progress.start("unpack", total=len(self._wanted), unit="packages")
+        self._missing = len(missing)
+        if not missing:
+            self.progress.finish("download")
+        users = next((item for item in self._wanted if item.name == "base-passwd"), None)
+        if users is not None:
+            self._fetch(users)
+            self._unpack(self.workers[0], users)
+            self._wanted.remove(users)
+        pending: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        for item in self._wanted:
+            pending.put(item)
+        for _ in range(min(FETCHERS, len(self._wanted))):
+            self._run(self._fetcher, pending)
+        for worker in self.workers:
+            self._run(self._unpacker, worker)
+
+    def wait(self, stage: int) -> None:
+        """Until every package of a stage is unpacked. Raises the first failure of any thread."""
+        with self._change:
+            self._change.wait_for(lambda: self._error is not None or not self._left[stage])
+            if self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """Stop the threads; the processes are the caller's."""
+        self._stopped = True
+        for _ in self.workers:
+            self._ready.put(_END)
+        for repository in self.repositories:
+            if self._error is not None or self._left[1] or self._left[2]:
+                repository.mirrors.client.close()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _run(self, task: Callable[[Any], None], argument: Any) -> None:
+        def guarded() -> None:
+            try:
+                task(argument)
+            except BaseException as error:
+                with self._change:
+                    self._error = self._error or error
+                    self._change.notify_all()
+
+        thread = threading.Thread(target=guarded, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _fetcher(self, pending: queue.SimpleQueue[Item | None]) -> None:
+        while not self._stopped and self._error is None:
+            try:
+                item = pending.get_nowait()
+            except queue.Empty:
+                return
+            assert item is not None
+            self._fetch(item)
+            self._ready.put((item.stage, next(self._count), item))
+
+    def _unpacker(self, worker: Worker) -> None:
+        while not self._stopped and self._error is None:
+            item = self._ready.get()[2]
+            if item is None:
+                return
+            self._unpack(worker, item)
+
+    def _fetch(self, item: Item) -> None:
+        mirrors = self.repositories[item.repository].mirrors
+        counted = 0
+
+        def show(offset: int, data: bytes) -> None:
+            nonlocal counted
+            self.progress.advance("download", offset + len(data) - counted)
+            counted = offset + len(data)
+
+        fetched = self.store.fetch(mirrors, [item.filename], item.expected, show)
+        with self._change:
+            if fetched and self._missing:
+                self._missing -= 1
+                if not self._missing:
+                    self.progress.finish("download")
+
+    def _unpack(self, worker: Worker, item: Item) -> None:
+        try:
+            try:
+                found = worker.unpack(item.expected)
+            except Damaged:
+                # The cache went bad: fetch it once more.
+                self.store.discard(item.sha256)
+                self._fetch(item)
+                found = worker.unpack(item.expected)
+        except Damaged as error:
+            raise BootstrapError(
+                f'the cache "{self.store.directory}" does not keep what is written to it: {error}',
+                hint="check the disk and its free space",
+            ) from error
+        except BootstrapError as error:
+            raise BootstrapError(f"{item.name}: {error.what}", hint=error.hint) from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise download.full_disk(error, f"the new system, unpacking {item.name}") from error
+            raise BootstrapError(f"{item.name}: cannot be unpacked: {error}") from error
+        _check_identity(item, found)
+        self.progress.advance("unpack")
+        with self._change:
+            self.found[item.name] = found
+            self._left[item.stage] -= 1
+            if not any(self._left.values()):
+                self.progress.finish("unpack")
+            self._change.notify_all()
+
+
+def _check_identity(item: Item, found: dict[str, Any]) -> None:
+    """That the package inside the file is the one that the index promised. Raises BootstrapError."""
+    lines = found["control"].split("\n")
+    for field, wanted in (("Package", item.name), ("Version", item.version), ("Architecture", item.arch)):
+        if f"{field}: {wanted}" not in lines:
+            raise BootstrapError(f"{item.filename}: the package inside is not {item.name} {item.version} ({item.arch})")
+
+
+def _in_order(plan: Plan) -> list[Item]:
+    """Largest first, so that no worker is left with a large one at the end; the first stage before the second."""
+    return sorted(plan.items, key=lambda item: (item.stage, -item.size))

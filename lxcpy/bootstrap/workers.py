@@ -1,0 +1,134 @@
+"""Processes that unpack packages inside the target, fed as downloads complete.
+
+They are forked before any thread runs and import all they need first: once the target is their root, the host's files,
+its Python among them, are out of reach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import signal
+import socket
+import traceback
+from typing import Any
+
+from lxcpy.bootstrap import compression, extract
+from lxcpy.bootstrap.download import Expected
+from lxcpy.errors import BootstrapError, LxcpyError, from_dict
+from lxcpy.kernel import process
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Damaged(Exception):
+    """A cached file is not what its name says."""
+
+
+class Worker:
+    """One process; `start` it, then `unpack` packages, then `close`."""
+
+    def __init__(self, objects: str) -> None:
+        """objects: the store's directory of objects. Forks. Raises OSError."""
+        compression.prepare()
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            _run(theirs, objects)
+        theirs.close()
+        self._socket = ours
+        self._reader = ours.makefile("rb")
+
+    def start(self, target: str) -> None:
+        """Make `target` the process's root. Raises BootstrapError, OSError."""
+        self._ask({"root": target})
+
+    def unpack(self, expected: Expected) -> dict[str, Any]:
+        """Unpack the stored package of that hash; returns what extract.unpack_package does.
+
+        Raises Damaged if the file is not of that hash, BootstrapError, OSError.
+        """
+        return self._ask({"sha256": expected.sha256, "size": expected.size})
+
+    def close(self) -> None:
+        """End the process, also in the middle of its work."""
+        self._reader.close()
+        self._socket.close()
+        if self.pid:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        line = self._reader.readline()
+        if not line:
+            raise BootstrapError("the process that unpacks packages died", hint="the kernel's log may tell why")
+        answer: dict[str, Any] = json.loads(line)
+        if "damaged" in answer:
+            raise Damaged(answer["damaged"])
+        if "errno" in answer:
+            raise OSError(answer["errno"], answer["text"])
+        if "error" in answer:
+            raise from_dict(answer["error"])
+        return answer
+
+
+def _run(channel: socket.socket, objects: str) -> None:
+    """The process's whole life."""
+    try:
+        process.set_pdeathsig(signal.SIGKILL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        os.umask(0)
+        directory = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Sockets of other workers must not stay open here, or they would never see their parent's end of file.
+        first, second = sorted((channel.fileno(), directory))
+        for low, high in ((3, first - 1), (first + 1, second - 1), (second + 1, 1 << 31)):
+            if low <= high:
+                process.close_range(low, high)
+        owners = extract.Owners({}, {})
+        for line in channel.makefile("rb"):
+            request = json.loads(line)
+            try:
+                if "root" in request:
+                    os.chroot(request["root"])
+                    os.chdir("/")
+                    answer: dict[str, Any] = {}
+                else:
+                    if not owners.users:
+                        owners = extract.Owners.read()
+                    answer = _unpack(directory, request, owners)
+            except Damaged as error:
+                answer = {"damaged": str(error)}
+            except LxcpyError as error:
+                answer = {"error": error.to_dict()}
+            except OSError as error:
+                answer = {"errno": error.errno, "text": str(error)}
+            channel.sendall(json.dumps(answer).encode() + b"\n")
+    except BrokenPipeError:
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _unpack(objects: int, request: dict[str, Any], owners: extract.Owners) -> dict[str, Any]:
+    name = request["sha256"]
+    try:
+        file = os.open(f"{name[:2]}/{name}", _READ, dir_fd=objects)
+    except FileNotFoundError:
+        raise Damaged(f"{name}: gone") from None
+    with open(file, "rb") as stream:
+        if os.fstat(file).st_size != request["size"]:
+            raise Damaged(f"{name}: wrong size")
+        data = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)  # unmapped with its last slice
+    if hashlib.sha256(data).hexdigest() != name:
+        raise Damaged(f"{name}: wrong content")
+    return extract.unpack_package(memoryview(data), owners)

@@ -1,0 +1,198 @@
+"""Makes a container: directory, config, storage, template; all of it or nothing.
+
+The order is lxc-create's, so that any LXC template works: the config exists before the template runs and the template
+appends to it; the `partial` mark stands, locked, as long as that takes. A mark without its lock tells that a creation
+was killed: the next one of that name clears what is left and begins anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from lxcpy import paths, storage
+from lxcpy.bootstrap import script
+from lxcpy.bootstrap import template as templates
+from lxcpy.bootstrap.create import bootstrap
+from lxcpy.bootstrap.progress import Silent
+from lxcpy.config import load as config_load
+from lxcpy.config import system
+from lxcpy.config.file import ConfigFile
+from lxcpy.errors import ConfigError, LxcpyError, StateError, StorageError, UsageError, meaning
+from lxcpy.kernel import idmap
+from lxcpy.runtime import destroy, joins, lookup, partial
+from lxcpy.storage.copy import copy_tree
+from lxcpy.storage.tree import remove_tree, spread
+
+
+class Request(NamedTuple):
+    """What lxcpy-create was asked for."""
+
+    name: str
+    lxcpath: str
+    template: str  # a name, the path of a script, or none
+    words: Sequence[str] = ()  # the template's own options
+    config: str | None = None  # the file to begin with
+    backing: str = "dir"
+    directory: str | None = None  # --dir
+    progress: Any = None  # bootstrap.progress.Progress; None: silent
+    quiet: bool = False
+
+
+def create(request: Request) -> None:
+    """Make the container. Raises LxcpyError with nothing left behind."""
+    start = _begin_config(request)
+    template = None if request.template == "none" else find_template(request.template)
+    directory = os.path.join(request.lxcpath, request.name)
+    _clear_leftover(request)
+    with ExitStack() as undo:
+        _make_directory(request, directory)
+        undo.callback(_remove, request.lxcpath, request.name)
+        mark = partial.take(request.lxcpath, request.name)
+        config_path = lookup.config_path(request.lxcpath, request.name)
+        config = ConfigFile.from_text(start, config_path)
+        config.draw_hwaddrs()
+        rootfs = ""
+        if template is not None or request.backing not in ("dir", "none"):
+            rootfs = _make_storage(request, config)
+        config.save(config_path)
+        os.chmod(config_path, 0o640)
+        if template is not None:
+            _run_template(request, template, rootfs, config_path)
+            _add_header(config_path, template, request.words)
+        config_load.load(config_path)  # a template that wrote a bad config is a failure here, not at the first start
+        partial.release(request.lxcpath, request.name, mark)
+        undo.pop_all()
+
+
+def find_template(name: str) -> Any:
+    """Our template of that name, else a script: an absolute path, or LXC's lxc-NAME. Raises UsageError."""
+    if not name.startswith("/"):
+        try:
+            return templates.find(name)
+        except UsageError:
+            if (found := script.find(name)) is None:
+                raise
+            return found
+    found = script.find(name)
+    if found is None:
+        raise UsageError(f"bad template: {name}", hint="it must be an executable file")
+    return found
+
+
+def _begin_config(request: Request) -> str:
+    """The text the config starts with. Raises ConfigError, StateError."""
+    path = request.config or system.system_value("lxc.default_config") or paths.DEFAULT_CONFIG
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except FileNotFoundError:
+        if request.config:
+            what = f'cannot read the config "{path}": No such file or directory'
+            raise ConfigError(what, hint="-f names it") from None
+        return ""
+    except OSError as error:
+        raise ConfigError(f'cannot read the config "{path}": {meaning(error)}') from error
+    config_load.load(path)
+    return text
+
+
+def _clear_leftover(request: Request) -> None:
+    """Refuse a name that is taken; remove what a killed creation left. Raises StateError."""
+    lxcpath, name = request.lxcpath, request.name
+    directory = os.path.join(lxcpath, name)
+    if not os.path.lexists(directory):
+        return
+    try:
+        if partial.maker_lives(lxcpath, name):
+            raise StateError(f'container "{name}" is being created by another command', hint="wait until it is done")
+        destroy.destroy(lxcpath, name)
+    except FileNotFoundError:
+        if os.path.exists(os.path.join(directory, "config")):
+            raise StateError(
+                f'Container already exists: "{name}" in {lxcpath}',
+                hint=f"choose another name, or remove it with lxcpy-destroy -n {name}",
+            ) from None
+
+
+def _make_directory(request: Request, directory: str) -> None:
+    try:
+        os.makedirs(request.lxcpath, 0o755, exist_ok=True)
+        spread(request.lxcpath)
+        os.makedirs(directory, 0o770, exist_ok=True)
+        os.chmod(directory, 0o770)
+    except OSError as error:
+        raise StorageError(
+            f'cannot make "{directory}": {meaning(error)}',
+            hint="run the command with sudo" if os.geteuid() else "check that the file system is writable",
+        ) from error
+
+
+def _make_storage(request: Request, config: ConfigFile) -> str:
+    """The empty rootfs; lxc.rootfs.path goes into the config. Returns the directory."""
+    kind = "dir" if request.backing in ("none", "best") else request.backing
+    rootfs = request.directory or os.path.join(request.lxcpath, request.name, "rootfs")
+    uids, gids = _ranges(config)
+    if uids and request.template != "none" and not request.template.startswith("/"):
+        raise UsageError(
+            "templates of lxcpy make containers without lxc.idmap so far",
+            hint="create it with a config without lxc.idmap",
+        )
+    text = storage.backend(kind).create(rootfs, owner=joins.root_of(uids, gids))
+    config.set("lxc.rootfs.path", text)
+    return rootfs
+
+
+def _ranges(config: ConfigFile) -> tuple[list[idmap.IdRange], list[idmap.IdRange]]:
+    return joins.id_ranges(config_load.load_text(config.text, config.file))
+
+
+def _run_template(request: Request, template: Any, rootfs: str, config_path: str) -> None:
+    if isinstance(template, script.Script):
+        uids, gids = _ranges(ConfigFile.load(config_path))
+        script.run(
+            template,
+            path=os.path.join(request.lxcpath, request.name),
+            name=request.name,
+            rootfs=rootfs,
+            words=request.words,
+            quiet=request.quiet,
+            uids=uids,
+            gids=gids,
+        )
+        return
+    bootstrap(
+        template,
+        request.words,
+        target=rootfs,
+        config_path=config_path,
+        name=request.name,
+        progress=request.progress or Silent(),
+        clone=copy_tree,
+        remove=remove_tree,
+    )
+
+
+def _add_header(config_path: str, template: Any, words: Sequence[str]) -> None:
+    """LXC's comments in front of the config: how the container was made, and how to nest."""
+    header = f"# Template used to create this container: {template.path}\n"
+    header += f"# Parameters passed to the template: {' '.join(words)}\n"
+    header += "# For additional config options, please look at lxc.container.conf(5)\n\n"
+    header += "# Uncomment the following line to support nesting containers:\n"
+    header += "#lxc.include = /usr/share/lxc/config/nesting.conf\n"
+    header += "# (Be aware this has security implications)\n\n"
+    config = ConfigFile.load(config_path)
+    temporary = f"{config_path}.new"
+    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(header + config.text)
+        os.fchmod(file.fileno(), 0o640)
+    os.rename(temporary, config_path)
+
+
+def _remove(lxcpath: str, name: str) -> None:
+    try:
+        remove_tree(os.path.join(lxcpath, name))
+    except (LxcpyError, OSError) as error:
+        joins.LOG.error(f"what was made of {name} could not be removed: {error}")
