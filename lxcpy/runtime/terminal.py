@@ -25,6 +25,7 @@ SIGNALLED = "signalled"  # SIGTERM or SIGHUP
 
 CHUNK = 4096
 BACKLOG = 1 << 16  # typed but not taken; then nothing more is read
+GRACE = 0.5  # seconds without a word after the command's end, where others keep its terminal open
 
 
 class Escape:
@@ -55,7 +56,7 @@ def proxy(master: int, *, source: int = 0, sink: int = 1, escape: int = 0, log: 
     """Pass bytes between `source`, `sink` and a terminal's master until one side ends; why it ended is returned.
 
     escape: code of the control character that begins an escape; 0: there is none.
-    log: a descriptor that gets a copy of what is shown. child: a pidfd, whose end is the end too.
+    log: a descriptor that gets a copy of what is shown. child: a pidfd, whose end is soon the end too.
     Raises StateError when the source cannot be waited for (a file, /dev/null).
     """
     with _Terminal(source, master) as terminal:
@@ -133,6 +134,7 @@ class _Proxy:
         self.terminal = terminal
         self.typed = b""  # not taken yet
         self.reading = False
+        self.ended = False  # the command
 
     def run(self) -> str:
         self.poll = select.epoll()
@@ -145,7 +147,10 @@ class _Proxy:
                 self.poll.register(self.child, select.EPOLLIN)
             self._read_source(True)
             while True:
-                for fd, events in self.poll.poll():
+                ready = self.poll.poll(GRACE if self.ended else None)
+                if not ready:
+                    return CLOSED
+                for fd, events in ready:
                     end = self._ready(fd, events)
                     if end:
                         return end
@@ -176,13 +181,15 @@ class _Proxy:
         if fd == self.source:
             return self._from_user()
         if fd == self.child:
-            while not self._from_container():
-                pass  # what it said last
-            return CLOSED
+            # What it said last may still be on its way: the kernel passes a terminal's data on in a thread of its own.
+            # The end of the session hangs up on the terminal, and the master tells when all has come.
+            self.poll.unregister(self.child)
+            self.ended = True
+            return ""
         if events & select.EPOLLOUT:
             self._flush()
         if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-            return self._from_container(wait=True)
+            return self._from_container()
         return ""
 
     def _signals(self) -> str:
@@ -225,12 +232,12 @@ class _Proxy:
         self.poll.modify(self.master, select.EPOLLIN | (select.EPOLLOUT if self.typed else 0))
         self._read_source(len(self.typed) < BACKLOG)
 
-    def _from_container(self, *, wait: bool = False) -> str:
-        """Show what has come. wait: nothing there is no end."""
+    def _from_container(self) -> str:
+        """Show what has come."""
         try:
             data = os.read(self.master, CHUNK)
         except BlockingIOError:
-            return "" if wait else CLOSED
+            return ""
         except OSError:
             data = b""  # EIO: nobody has the other side open
         if not data:
