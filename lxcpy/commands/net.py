@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from lxcpy.cli.options import PLAIN, Args, Command, Option
 from lxcpy.errors import NetworkError, UsageError
 
+TYPE_CHECKING = False  # importing typing costs more than this command's help
 if TYPE_CHECKING:
     from lxcpy.network.service import settings
 

@@ -62,8 +62,7 @@ class NetworkPlan:
 
 def shares_host(nets: Iterable[Nic]) -> bool:
     """Whether the container keeps the host's network namespace: `none` among its interfaces and nothing else."""
-    types = {nic.type for nic in nets}
-    return types == {"none"}
+    return {nic.type for nic in nets} == {"none"}
 
 
 def needs_netns(record: dict[str, Any]) -> bool:
@@ -83,11 +82,10 @@ def plan(nets: Iterable[Nic], facts: Facts, at: At = lambda key: None) -> Networ
         builder.build()
     inside = [step for builder in builders for step in builder.inside]
     loopback = SetLink("lo", up=True)
-    if loopback in inside:  # one `up` raises lo once
-        first = inside.index(loopback)
-        inside = [inside[first]] + [step for step in inside if step != loopback]
-    host = tuple(step for builder in builders for step in builder.host)
-    return NetworkPlan(host, tuple(inside), tuple(builder.facts_of_nic() for builder in builders))
+    if loopback in inside:  # one `up` raises lo, and once
+        inside = [inside[inside.index(loopback)], *(step for step in inside if step != loopback)]
+    host = (step for builder in builders for step in builder.host)
+    return NetworkPlan(tuple(host), tuple(inside), tuple(builder.facts_of_nic() for builder in builders))
 
 
 @dataclass
@@ -301,8 +299,6 @@ class _Builder:
     def empty(self) -> None:
         if self.nic.name not in (None, "lo"):
             raise self.fail(f'an empty network has no device "{self.nic.name}"', "name", "remove the name")
-
-    # what all types share
 
     def configure(self) -> None:
         """Addresses, up, gateways: inside the container."""
