@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ def apply_all(
 ) -> terminals.Terminals:
     """Every phase in the runtime's order."""
     steps = plan(config, facts)
+    modules = set(sys.modules)
     context = Context(config, facts, idmap=idmap)
     apply.run(steps.isolate, context)
     apply.run(steps.root, context)
@@ -56,6 +58,8 @@ def apply_all(
     made = terminals.make(context, config)
     apply.pivot(context)
     apply.run(steps.finish, context)
+    late = set(sys.modules) - modules
+    assert between is not None or not late, f"imported after the clone, where its file may be gone: {late}"
     return made
 
 

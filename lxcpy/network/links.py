@@ -188,7 +188,7 @@ class Network:
                 except OSError as error:
                     raise _explain(step, error) from error
                 entry = step.undo()
-                if entry is not None and entry["do"] != "script":
+                if entry is not None:
                     stack.callback(undo.take_back, self, entry)
             self._configure(plan.inside)
             stack.pop_all()

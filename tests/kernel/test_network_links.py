@@ -323,6 +323,19 @@ def test_a_failing_script_leaves_nothing(isolated: Isolated) -> None:
     assert isolated(body, "net") == ["br0", "lo"]
 
 
+def test_what_script_up_did_script_down_undoes_when_the_start_fails(isolated: Isolated) -> None:
+    def body() -> list[str]:
+        bridge()
+        seen: list[str] = []
+        first = Nic(0, "veth", "up", "br0", script_up="/up", script_down="/down")
+        second = Nic(1, "veth", "up", "br0", ipv4_address=("10.9.0.5/24", "10.9.0.5/24"))
+        with pytest.raises(NetworkError, match="Address already assigned"):
+            make([first, second], new_netns(), lambda script: seen.append(script.hook))
+        return seen
+
+    assert isolated(body, "net") == ["up", "down"]
+
+
 def test_a_failing_step_names_itself_and_leaves_nothing(isolated: Isolated) -> None:
     def body() -> None:
         bridge()

@@ -313,6 +313,21 @@ def test_an_idmapped_entry(mapped: Facts, place: Path) -> None:
     assert {"ro", "idmapped"} <= set(options.split(","))
 
 
+@pytest.mark.requires("overlay")
+@pytest.mark.parametrize("ids", [0, FIRST])
+def test_an_overlay_is_a_rootfs_like_any(place: Path, ids: int) -> None:
+    rootfs = make_rootfs(place / "rootfs", owner=ids)
+    for name in ("c2/overlay/delta", "c2/overlay/work"):
+        (place / name).mkdir(parents=True)
+        os.chown(place / name, ids, ids)
+    source = f"{rootfs}:{place}/c2/overlay/delta"
+    facts = Facts("c2", str(place), source, backend("overlay"), str(place / "mnt"), userns=bool(ids))
+    config = MAPPED if ids else USUAL
+    text = run(config, facts, "echo new > /etc/new; cat /proc/self/mountinfo", ids=ids)
+    assert next(entry for entry in mountinfo(text) if entry.target == "/").fstype == "overlay"
+    assert (place / "c2/overlay/delta/etc/new").read_text() == "new\n" and not (place / "rootfs/etc/new").exists()
+
+
 # -- kernel parameters, boot id ------------------------------------------------------------------------------------
 
 
