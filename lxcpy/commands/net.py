@@ -33,10 +33,12 @@ COMMAND = Command(
     common=PLAIN,
     args=NetArgs,
     words="""\
-start     Make the bridge, its addresses, forwarding, NAT, DHCP and DNS, as /etc/default/lxc-net says.
-stop      Take down what start made. The bridge stays while containers hang on it.
-restart   stop, then start.
-status    Show what is up.""",
+    start    Make the bridge, its addresses, forwarding, NAT, DHCP and DNS.
+    stop     Take down what start made. The bridge stays while containers hang on it.
+    restart  stop, then start.
+    status   Show what is up.
+
+The settings are those of /etc/default/lxc-net.""",
 )
 
 
