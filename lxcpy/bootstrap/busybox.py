@@ -9,8 +9,8 @@ import subprocess
 from lxcpy.errors import BootstrapError, meaning
 
 _DIRECTORIES = (
-    "dev", "home", "root", "etc", "etc/init.d", "bin", "usr", "usr/bin", "sbin", "usr/sbin", "proc", "sys", "mnt", "tmp",
-    "var", "var/log", "var/run", "dev/pts", "lib", "etc/udhcpc",
+    "dev", "home", "root", "etc", "etc/init.d", "bin", "usr", "usr/bin", "sbin", "usr/sbin", "proc", "sys", "mnt",
+    "tmp", "var", "var/log", "var/run", "dev/pts", "lib", "etc/udhcpc",
 )  # fmt: skip
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",

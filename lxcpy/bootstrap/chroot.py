@@ -96,9 +96,8 @@ class Chroot:
         env is added to ENVIRONMENT. quiet: its output is dropped instead of logged.
         """
         self._next += 1
-        self._send(
-            {"id": self._next, "argv": list(argv), "env": {**ENVIRONMENT, **(env or {})}, "stdin": stdin, "quiet": quiet}
-        )
+        environment = {**ENVIRONMENT, **(env or {})}
+        self._send({"id": self._next, "argv": list(argv), "env": environment, "stdin": stdin, "quiet": quiet})
         return self._next
 
     def wait(self, number: int) -> int:

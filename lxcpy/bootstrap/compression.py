@@ -124,7 +124,7 @@ def _zstd() -> Callable[[], Decompressor] | None:
     """The best zstd decompressor of this machine that works inside the process; None if there is none."""
     for module in ("compression.zstd", "backports.zstd"):
         try:
-            found: Callable[[], Decompressor] = getattr(__import__(module, fromlist=["x"]), "ZstdDecompressor")
+            found: Callable[[], Decompressor] = __import__(module, fromlist=["x"]).ZstdDecompressor
             return found
         except ImportError:
             continue

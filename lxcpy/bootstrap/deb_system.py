@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from lxcpy.bootstrap import hostapt, install, keyring, plan, release
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
-from lxcpy.bootstrap.download import Client, Missing, Mirrors
+from lxcpy.bootstrap.download import Client, Mirrors, Missing
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.template import Template
 from lxcpy.bootstrap.workers import Worker

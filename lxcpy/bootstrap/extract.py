@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from lxcpy.bootstrap import deb
@@ -120,9 +121,9 @@ class _Unpacker:
                 elif entry.kind == deb.SYMLINK:
                     _symlink(entry, uid, gid)
                 elif entry.kind == deb.LINK:
-                    _replacing(lambda path: os.link(entry.target, path, follow_symlinks=False), name)
+                    _replacing(partial(os.link, entry.target, follow_symlinks=False), name)
                 else:
-                    _replacing(lambda path: os.mkfifo(path, entry.mode), name)
+                    _replacing(partial(os.mkfifo, mode=entry.mode), name)
                     _own(name, entry.mode, uid, gid)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
@@ -154,7 +155,8 @@ def _create(path: bytes, mode: int) -> int:
     try:
         return os.open(path, _CREATE, mode)
     except OSError:
-        return _replacing(lambda name: os.open(name, _CREATE, mode), path)
+        number: int = _replacing(lambda name: os.open(name, _CREATE, mode), path)
+        return number
 
 
 def _replacing(make: Any, path: bytes) -> Any:

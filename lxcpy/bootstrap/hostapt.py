@@ -47,7 +47,8 @@ def _one_line(text: str) -> list[Source]:
                 options.append(words.pop(0))
             if words:
                 options.append(words.pop(0))
-        signed = next((w.partition("=")[2] for w in " ".join(options).strip("[] ").split() if w.startswith("signed-by=")), "")
+        settings = " ".join(options).strip("[] ").split()
+        signed = next((word.partition("=")[2] for word in settings if word.startswith("signed-by=")), "")
         if len(words) >= 2:
             found.append(Source(words[0], words[1], signed))
     return found

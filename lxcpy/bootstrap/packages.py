@@ -153,7 +153,8 @@ class Package:
 
     def check(self) -> None:
         """That what the downloader relies on is there and harmless. Raises BootstrapError."""
-        for field, pattern in (("Filename", _SAFE_PATH), ("SHA256", re.compile("[0-9a-f]{64}")), ("Size", re.compile(r"\d{1,12}"))):
+        patterns = {"Filename": _SAFE_PATH, "SHA256": re.compile("[0-9a-f]{64}"), "Size": re.compile(r"\d{1,12}")}
+        for field, pattern in patterns.items():
             if not pattern.fullmatch(self.fields.get(field, "")):
                 raise BootstrapError(f'{self.name}: the index has no usable {field}: "{self.fields.get(field, "")}"')
 

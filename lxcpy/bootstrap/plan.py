@@ -92,7 +92,9 @@ class Wish(NamedTuple):
     exclude: tuple[str, ...] = ()
 
 
-def make(repositories: Sequence[Repository], wish: Wish, store: Store, progress: Progress, *, keep: bool = True) -> Plan:
+def make(
+    repositories: Sequence[Repository], wish: Wish, store: Store, progress: Progress, *, keep: bool = True
+) -> Plan:
     """The plan for a wish, from the cache if the same indices were asked the same before. Raises BootstrapError.
 
     keep: False neither reads nor writes the cache of plans and indices.

@@ -113,8 +113,9 @@ class _Resolver:
                 hint="check the name, the release, and whether its component (contrib, non-free) is enabled",
             )
         versions = ", ".join(f"{p.name} {p.version}" for term in group for p in self.index.versions(term.name)[:1])
+        known = f" (it has {versions})" if versions else ""
         raise BootstrapError(
-            f'{asker} depends on "{words}", which the mirror does not have' + (f" (it has {versions})" if versions else ""),
+            f'{asker} depends on "{words}", which the mirror does not have{known}',
             hint="the mirror may be in the middle of an update: try again, or another with --mirror",
         )
 

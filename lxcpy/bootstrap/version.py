@@ -20,7 +20,7 @@ _RELATIONS = {
 
 
 def _weights(text: str) -> tuple[int, ...]:
-    """A run of non-digits as numbers that sort as dpkg sorts: ~ before the end, the end before letters, then the rest."""
+    """A run of non-digits as numbers that sort as dpkg sorts: ~ before the end, then letters, then the rest."""
     return tuple(-1 if char == "~" else ord(char) if char.isalpha() else ord(char) + 256 for char in text) + (0,)
 
 
@@ -47,4 +47,4 @@ def compare(left: str, right: str) -> int:
 
 def satisfies(version: str, relation: str, wanted: str) -> bool:
     """Whether `version` stands in `relation` (<<, <=, =, >=, >>) to `wanted`."""
-    return _RELATIONS[relation](compare(version, wanted))
+    return bool(_RELATIONS[relation](compare(version, wanted)))

@@ -96,7 +96,7 @@ def run(args: Args) -> int:
             Request(
                 name=container.name, lxcpath=container.lxcpath, template=args.template, words=args.rest,
                 config=args.config, directory=args.dir, progress=shown, quiet=args.quiet,
-            )  # fmt: skip
+            )
         )
     finally:
         shown.close()

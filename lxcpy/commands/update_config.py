@@ -22,3 +22,13 @@ COMMAND = Command(
     words="lxcpy reads the old names as they are; LXC from 2.1 on refuses them.",
     args=Args,
 )
+
+
+def run(args: Args) -> int:
+    from lxcpy.config.legacy import update
+    from lxcpy.errors import UsageError
+
+    if not args.config:
+        raise UsageError("no file is named", hint="-c FILE")
+    update(args.config)
+    return 0

@@ -26,12 +26,12 @@ try:
         def parse_constant(word: str) -> float:
             return float(word)
 
-    _scan = _json.make_scanner(_Context())  # type: ignore[attr-defined]
+    _scan: Any = _json.make_scanner(_Context())  # type: ignore[arg-type]
 
     def _refuse(value: object) -> object:
         raise TypeError(f"{type(value).__name__} is no JSON")
 
-    _encode = _json.make_encoder(  # type: ignore[attr-defined]
+    _encode: Any = _json.make_encoder(
         None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, True
     )
 
@@ -51,4 +51,4 @@ try:
         return value
 
 except ImportError:  # another interpreter than CPython
-    from json import dumps, loads  # noqa: F401
+    from json import dumps, loads  # type: ignore[assignment]  # noqa: F401

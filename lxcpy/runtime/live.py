@@ -64,7 +64,11 @@ class Live:
     def open_server(self) -> None:
         """Listen on liblxc's command socket: it holds the name against any other monitor. Raises StateError."""
         self.server = Server(self.lxcpath, self.name, LiveTarget(self))
-        self.loop.watch(self.server.fileno(), lambda _events: self.server and self.server.on_readable())
+        self.loop.watch(self.server.fileno(), lambda _events: self._serve())
+
+    def _serve(self) -> None:
+        if self.server is not None:
+            self.server.on_readable()
 
     def set_state(self, new: str, *, announced: bool = False) -> None:
         """Change the state and tell everyone who asked; `announced`: a client of LXC did its part of the telling."""

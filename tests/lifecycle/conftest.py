@@ -13,7 +13,7 @@ import pytest
 from lxcpy.container import Container
 from lxcpy.errors import LxcpyError
 
-APPLETS = "sh sleep true cat echo ls mount id kill reboot grep env readlink test".split()
+APPLETS = ("sh", "sleep", "true", "cat", "echo", "ls", "mount", "id", "kill", "reboot", "grep", "env", "readlink")
 # TERM ends it, as PWR does; INT reboots, as LXC's default signals mean it
 INIT = """\
 trap 'exit 0' PWR TERM
