@@ -90,6 +90,9 @@ class Launch:
             pattern=joins.system_value("lxc.cgroup.pattern"),
             use=joins.cgroup_use(),
             owner=self.owner,
+            host=cgroup_plan.HostFacts.read(
+                self.layout, relative=config.cgroup.relative, caller=options.caller or None
+            ),
         )
         self.network = joins.plan_network(config, options.name)
         self.record = {
@@ -159,7 +162,8 @@ class Launch:
             label=label,
         )
         child.plan()
-        cgroup_tree.limit(self.cgroups, self.record["cgroups"])
+        for warning in (*self.cgroups.warnings, *cgroup_tree.limit(self.cgroups, self.record["cgroups"])):
+            LOG.warn(warning)
         self._clone(child)
         if self.uid_ranges or self.gid_ranges:
             self._map_ids()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -137,5 +136,4 @@ def test_fish_completion_is_sound(completions: Path) -> None:
 def test_every_command_has_a_page() -> None:
     pages = {path.name for path in (ROOT / "man/man1").iterdir()}
     assert pages == {"lxcpy.1", *(f"lxcpy-{name}.1" for name in COMMANDS)}
-    assert set(man._RELATED) == set(COMMANDS)
-    assert shutil.which("python3")
+    assert set(COMMANDS) <= set(man._RELATED)
