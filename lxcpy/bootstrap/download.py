@@ -93,7 +93,8 @@ class Client:
     ) -> Iterator[bytes]:
         left = limit
         try:
-            while data := response.read1(CHUNK):
+            # read1 would give 8 kB at a time, and threads that hash and write so little mostly wait for each other
+            while data := response.read(CHUNK):
                 left -= len(data)
                 if left < 0:
                     raise Broken(f"{url}: larger than it should be (more than {limit} bytes)")

@@ -233,7 +233,10 @@ class _Configuration:
         end = f"was killed by signal {-status}" if status < 0 else f"exit status {status}"
         subject = f"{self.failed_package}: {what}" if self.failed_package and self.failed_package not in what else what
         said = f": {self.failed}" if self.failed else ""
-        raise BootstrapError(f"{subject} failed ({end}){said}\n{tail(self.settings.log)}", hint=LOG_HINT)
+        raise BootstrapError(
+            f"{subject} failed ({end}){said}\n{tail(self.settings.log)}",
+            hint=f"the full log is in {self.settings.log}",
+        )
 
     def read_status(self, reading: int) -> None:
         """dpkg's reports, until the other side is closed."""
@@ -248,9 +251,6 @@ class _Configuration:
                     self.progress.advance("configure")
                 elif word.startswith("error : ") and not self.failed:
                     self.failed_package, self.failed = name, word.removeprefix("error : ")
-
-
-LOG_HINT = "the full log is in {log}"  # filled in by whoever keeps the log
 
 
 def tail(path: str, count: int = _TAIL) -> str:
