@@ -16,26 +16,10 @@ from lxcpy.rootfs.context import Context
 from lxcpy.rootfs.dev import Devpts, Link, Node
 from lxcpy.rootfs.ops import Bind, Mount, MountRoot, Operation
 from lxcpy.rootfs.pivot import pivot
-from lxcpy.rootfs.plan import Facts
 
-__all__ = ["Context", "pivot", "prepare", "run"]
+__all__ = ["Context", "pivot", "run"]
 
 LOG = Log("rootfs")
-
-
-def prepare(facts: Facts) -> None:
-    """On the host, before the clone: make the mount point of rootfs if it is missing. Raises RootfsError.
-
-    The container's first process could not, in a user namespace.
-    """
-    if facts.source is None or os.path.isdir(facts.mount):
-        return
-    try:
-        os.makedirs(facts.mount, 0o755, exist_ok=True)
-    except OSError as error:
-        raise RootfsError(
-            f'cannot make the mount point "{facts.mount}": {meaning(error)}', hint="make it, or set lxc.rootfs.mount"
-        ) from error
 
 
 def run(operations: Iterable[Operation], context: Context) -> None:
