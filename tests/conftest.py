@@ -32,6 +32,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell starts background jobs with these ignored, and what is ignored at an exec stays so in every test's child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "requires(*words): what the test needs of the machine (tests/probes.py)")
 
 
