@@ -23,17 +23,18 @@ def convert(text: str) -> str:
     """A config's text with today's names; all else stays byte for byte."""
     lines = text.split("\n")
     backend = _backend(lines)
-    index = -1  # of the interface that the unnumbered names mean
+    index = highest = -1  # of the interface that the unnumbered names mean; of those that are numbered
     converted = []
     for line in lines:
         found = _old_key(line)
+        highest = max(highest, _number(line))
         if found is None:
             converted.append(line)
         elif found.row.shape is REMOVED:
             continue
         else:
             if found.net == LAST and found.row.into == "net.type":
-                index += 1
+                index = max(index, highest) + 1
             converted.append(_rewritten(line, found, index, backend))
     return "\n".join(converted)
 
@@ -52,6 +53,13 @@ def _old_key(line: str) -> Found | None:
     """What a line sets under an old name; None: it does not."""
     found = schema.lookup(_split(line)[1])
     return found if found is not None and (found.old or found.row.shape is REMOVED) else None
+
+
+def _number(line: str) -> int:
+    """The interface that a line numbers itself; -1: none."""
+    head, name, _ = _split(line)
+    found = schema.lookup(name) if name and "#" not in head else None
+    return found.net if found is not None and found.net is not None else -1
 
 
 def _backend(lines: list[str]) -> str:
