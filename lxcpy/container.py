@@ -202,6 +202,11 @@ class Container:
             with supervisor:
                 known = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]
                 if known or not lxcclient.command(self.lxcpath, self.name).running():
+                    now = str(known["state"]) if known else "STOPPED"
+                    if now in wanted and not change:
+                        return now
+                    if timeout is not None and timeout <= 0:
+                        return None
                     try:
                         answer = supervisor.ask(
                             "wait",

@@ -37,6 +37,8 @@ def leave(status: int) -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
+    except BrokenPipeError:
+        status = 141
     except OSError:
         pass  # said already
     if "threading" not in sys.modules and "atexit" not in sys.modules:

@@ -110,6 +110,7 @@ class Command(NamedTuple):
     stdout_help: bool = False  # help goes to standard output, as the shell scripts among LXC's commands do it
     words: str = ""  # help on the positional arguments, shown below the options
     args: type[Args] = Args
+    more_help: Callable[[dict[str, Any]], str] | None = None  # text below the help, from the options seen so far
 
     @property
     def reads_config(self) -> bool:
@@ -266,9 +267,10 @@ class _Parser:
 
     def _set(self, option: Option, text: str | None) -> None:
         if option in (HELP, QUESTION):
-            raise Answer(
-                help_text(self.command, self.prog), code=int(option is QUESTION), stdout=self.command.stdout_help
-            )
+            text = help_text(self.command, self.prog)
+            if self.command.more_help is not None:
+                text += self.command.more_help(self.values)
+            raise Answer(text, code=int(option == QUESTION), stdout=self.command.stdout_help)
         if option is USAGE:
             raise Answer(usage_text(self.command, self.prog), stdout=self.command.stdout_help)
         if option is VERSION:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 BACKENDS = ("dir", "none", "overlay", "overlayfs", "btrfs", "zfs", "lvm", "loop", "rbd", "nbd", "best")
 UNITS = "bkmgt"
 
@@ -35,6 +39,23 @@ def size(text: str) -> int:
     return int(digits) << 10 * UNITS.index(unit)
 
 
+def template_help(values: dict[str, Any]) -> str:
+    """What `-t TEMPLATE -h` shows below the command's own help: the template's options. Raises UsageError."""
+    name = values["template"]
+    if not name or name == "none":
+        return ""
+    from lxcpy.bootstrap import template as templates
+    from lxcpy.runtime.create import find_template
+
+    found = find_template(name)
+    if isinstance(found, templates.Template):
+        return templates.help_text(found)
+    import subprocess
+
+    shown = subprocess.run([found.path, "-h"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return shown.stdout + shown.stderr
+
+
 COMMAND = Command(
     "create",
     "Create a container from a template.",
@@ -61,6 +82,7 @@ COMMAND = Command(
     {0: "the container exists", 1: "it could not be made; nothing of it is left"},
     words="What follows -- goes to the template; lxcpy-create -t TEMPLATE -h explains its options.",
     args=Args,
+    more_help=template_help,
 )  # fmt: skip
 
 
@@ -69,10 +91,9 @@ def run(args: Args) -> int:
     import sys
 
     from lxcpy.bootstrap import progress
-    from lxcpy.bootstrap import template as templates
     from lxcpy.container import Container
     from lxcpy.errors import StorageError, UsageError
-    from lxcpy.runtime.create import Request, create, find_template
+    from lxcpy.runtime.create import Request, create
 
     if not args.template:
         raise UsageError("A template must be specified.", hint='-t NAME; "none" for a container without a rootfs')
@@ -83,10 +104,8 @@ def run(args: Args) -> int:
     if args.fstype or args.fssize:
         raise UsageError("Filesystem type and size are only valid with block devices")
     if args.rest and args.rest[0] in ("-h", "--help"):
-        found = find_template(args.template)
-        if isinstance(found, templates.Template):
-            sys.stdout.write(templates.help_text(found))
-            return 0
+        sys.stdout.write(template_help({"template": args.template}))
+        return 0
     container = Container(args.name, args.lxcpath)
     shown: progress.Progress = progress.Silent() if args.quiet else progress.default()
     if args.json:
