@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lxcpy import paths
 from lxcpy.config import schema, text
-from lxcpy.config.keys.row import GROUP, INCLUDE, REMOVED
+from lxcpy.config.keys.row import INCLUDE, REMOVED
 from lxcpy.config.presets import PRESET_DIRS, members
 from lxcpy.config.schema import Found
 from lxcpy.config.settings import ANY_TYPE, Settings
@@ -234,7 +234,7 @@ class Loader:
 def written(found: Found) -> str:
     if found.net == schema.LAST:
         return found.row.old[0].replace(".[i]", "")
-    return found.key if found.row.shape is not GROUP else found.row.name
+    return found.key
 
 
 def apply_defines(loader: Loader, defines: Sequence[str]) -> None:

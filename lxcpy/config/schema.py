@@ -99,12 +99,10 @@ def nearest(key: str) -> str | None:
     """The known key that a wrong one probably means, index filled in."""
     import difflib  # on the way to an error only
 
-    number = "0"
-    for prefix in ("lxc.net.", "lxc.network."):
-        head = key[len(prefix) :].partition(".")[0]
-        if key.startswith(prefix) and head.isdigit():
-            number = head
-    names = [name.replace("[i]", number) for row in ROWS for name in (row.name, *row.old)]
+    number = next((part for part in key.split(".")[2:3] if part.isdigit()), "")
+    names = [name.replace("[i]", number or "0") for row in ROWS for name in (row.name, *row.old)]
+    if not number:
+        names += [f"lxc.network.{name}" for name in _OLD_NETS]
     plain = {name.removesuffix(".*"): name for name in names}
     match = difflib.get_close_matches(key[:100], plain, n=1, cutoff=0.75)
     if not match and not key.startswith("lxc."):

@@ -7,7 +7,7 @@ from lxcpy.config.values import ARCH, FACILITY, HOST_NAME, INT, LOG_LEVEL, PATH,
 from lxcpy.config.values import WORDS as WORD_LIST
 
 ROWS = (
-    Row("lxc.arch", "arch", ARCH, ONE, "0.6.0",
+    Row("lxc.arch", "arch", ARCH, ONE, "0.7.3",
         "Architecture that the container's processes are told (personality)."),
     Row("lxc.uts.name", "uts.name", HOST_NAME, ONE, "2.1",
         "Host name inside the container.", old=("lxc.utsname",)),
@@ -29,6 +29,6 @@ ROWS = (
         "Least level that is logged.", old=("lxc.loglevel",), unset="NOTSET"),
     Row("lxc.log.syslog", "log.syslog", FACILITY, ONE, "2.1",
         "Syslog facility that receives the log.", old=("lxc.syslog",)),
-    Row("lxc.kmsg", "", TEXT, REMOVED, "0.8",
+    Row("lxc.kmsg", "", TEXT, REMOVED, "0.9",
         "Link from /dev/kmsg to the console; gone since LXC 2.1."),
 )  # fmt: skip

@@ -22,13 +22,13 @@ from lxcpy.config.values import (
 )
 
 ROWS = (
-    Row("lxc.init.cmd", "init.cmd", TEXT, ONE, "1.1",
+    Row("lxc.init.cmd", "init.cmd", TEXT, ONE, "2.1",
         "Command line of init.", old=("lxc.init_cmd",)),
-    Row("lxc.init.uid", "init.uid", UINT, ONE, "2.0",
+    Row("lxc.init.uid", "init.uid", UINT, ONE, "2.1",
         "User id of init.", old=("lxc.init_uid",)),
-    Row("lxc.init.gid", "init.gid", UINT, ONE, "2.0",
+    Row("lxc.init.gid", "init.gid", UINT, ONE, "2.1",
         "Group id of init.", old=("lxc.init_gid",)),
-    Row("lxc.init.groups", "init.groups", GIDS, WORDS, "4.0.6",
+    Row("lxc.init.groups", "init.groups", GIDS, WORDS, "4.0.10",
         "Supplementary group ids of init.", joint=","),
     Row("lxc.init.cwd", "init.cwd", PATH, ONE, "3.0",
         "Working directory of init."),
@@ -56,7 +56,7 @@ ROWS = (
         "Offset of the boot time clock (time namespace).", unset="0ns"),
     Row("lxc.time.offset.monotonic", "time.monotonic", TIME_OFFSET, FOLD, "5.0",
         "Offset of the monotonic clock (time namespace).", unset="0ns"),
-    Row("lxc.sched.core", "sched_core", SWITCH, ONE, "4.0.10",
+    Row("lxc.sched.core", "sched_core", SWITCH, ONE, "4.0.11",
         "Whether the container gets a core scheduling domain of its own."),
     Row("lxc.keyring.session", "keyring_session", INVERSE, ONE, "4.0",
         "1 keeps the caller's session keyring; 0 makes a new one."),

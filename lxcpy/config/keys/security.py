@@ -6,7 +6,7 @@ from lxcpy.config.keys.row import LIST, ONE, WORDS, Row
 from lxcpy.config.values import CAPS, ID_MAP, KEPT_CAPS, PATH, PROXY, SWITCH, TEXT
 
 ROWS = (
-    Row("lxc.cap.drop", "cap.drop", CAPS, WORDS, "0.7",
+    Row("lxc.cap.drop", "cap.drop", CAPS, WORDS, "0.6.5",
         "Capabilities the container loses."),
     Row("lxc.cap.keep", "cap.keep", KEPT_CAPS, WORDS, "1.0",
         "Capabilities the container keeps; it loses all others."),
