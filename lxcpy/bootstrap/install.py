@@ -38,7 +38,7 @@ _DEVICE_LINKS = {
 _POLICY = "usr/sbin/policy-rc.d"
 _HELPER = "/usr/bin/dpkg-maintscript-helper"
 _TAIL = 20  # lines of the log in an error
-_STATUS_LINE = re.compile(r"^status: ([^ ]+): (error : .*|[a-z-]+)$")
+_STATUS_LINE = re.compile(r"^status: (\S+?) ?: (error : .*|[a-z-]+)$")  # dpkg(1), --status-fd
 
 
 class Install(NamedTuple):
@@ -112,8 +112,7 @@ def _finish(root: int, unpacking: Unpacking) -> None:
                 os.unlink(name, dir_fd=root)
             except OSError:
                 continue  # not merged, or something lives there after all
-    for path in (_POLICY, f"{dpkgdb.ADMIN}/status-old"):
-        unlink_in_root(root, path)
+    unlink_in_root(root, _POLICY)
 
 
 def _listing(root: int, stem: str) -> bytes:

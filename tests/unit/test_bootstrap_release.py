@@ -1,0 +1,207 @@
+"""Trust in a mirror: every way in which a release file can be wrong is refused with words of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from debmirror import Archive, Key, Server, date
+from probes import requires
+
+from lxcpy.bootstrap import keyring, release, signature
+from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.download import Client, Mirrors
+from lxcpy.errors import BootstrapError
+
+pytestmark = requires("gpg", "gpgv")
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
+    return Key(tmp_path_factory.mktemp("key") / "home")
+
+
+@pytest.fixture
+def archive(tmp_path: Path, key: Key) -> Archive:
+    return Archive(tmp_path / "mirror", key)
+
+
+@pytest.fixture
+def server(archive: Archive) -> Iterator[Server]:
+    found = Server(archive.root)
+    yield found
+    found.stop()
+
+
+def fetch(
+    server: Server, ring: Path, suite: str = "tiny", store: Store | None = None, **trust: bool
+) -> release.Release:
+    client = Client(timeout=2)
+    try:
+        mirrors = Mirrors(client, [server.url], pause=0.01)
+        return release.fetch(mirrors, suite, release.Trust((keyring.load(str(ring)),), **trust), store)
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_good_one_is_taken(archive: Archive, server: Server, key: Key, inline: bool) -> None:
+    archive.publish(inline=inline)
+    found = fetch(server, key.ring)
+    assert found.keys == (key.fingerprint,)
+    assert (found.suite, found.codename, found.components) == ("tiny", "tiny", ["main"])
+    names, kind, _ = found.index("main", "amd64") or ([], "", None)
+    assert kind == "gz"
+    assert "/by-hash/SHA256/" in names[0]
+    assert names[1] == "main/binary-amd64/Packages.gz"
+
+
+def refusal(server: Server, ring: Path, **options: object) -> list[str]:
+    with pytest.raises(BootstrapError) as caught:
+        fetch(server, ring, **options)  # type: ignore[arg-type]
+    return [line.replace(server.url, "URL") for line in caught.value.lines()]
+
+
+def test_a_changed_one_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    path = archive.publish() / "InRelease"
+    path.write_bytes(path.read_bytes().replace(b"Origin: Tiny", b"Origin: Evil"))
+    said = refusal(server, key.ring)
+    words = "URL/dists/tiny/InRelease: bad signature: the content does not match the signature of key "
+    assert said[0].startswith(words)
+    assert said[1] == "  hint: the file was changed on its way, or the mirror is broken: try another with --mirror"
+
+
+def test_another_key_is_refused(archive: Archive, server: Server, tmp_path: Path) -> None:
+    archive.publish()
+    said = refusal(server, Key(tmp_path / "other").ring)
+    assert said[0].startswith("URL/dists/tiny/InRelease: bad signature: it is signed with key ")
+    assert said[0].endswith(", which is in no keyring")
+    assert said[1].startswith("  hint: the key may be newer than the keyring")
+
+
+def test_a_revoked_key_is_refused(archive: Archive, server: Server, tmp_path: Path) -> None:
+    archive.key = Key(tmp_path / "revoked")
+    archive.publish()
+    archive.key.revoke()
+    said = refusal(server, archive.key.ring)
+    assert said[0].endswith(" that signed it is revoked")
+
+
+def test_an_expired_key_is_refused(archive: Archive, server: Server, tmp_path: Path) -> None:
+    archive.key = Key(tmp_path / "expired", expire="seconds=1")
+    archive.publish()
+    import time
+
+    time.sleep(2)
+    said = refusal(server, archive.key.ring)
+    assert said[0].endswith(" that signed it is expired")
+
+
+def test_a_forgeable_hash_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    path = archive.publish() / "InRelease"
+    text, _ = signature.split(path.read_bytes(), "t")
+    path.write_bytes(key.clearsign(text + b"\n", "--digest-algo", "SHA1"))
+    said = refusal(server, key.ring)
+    assert said[0].startswith("URL/dists/tiny/InRelease: bad signature: ")
+
+
+def test_what_is_not_signed_is_refused_unless_asked_for(archive: Archive, server: Server, key: Key) -> None:
+    archive.key = None
+    archive.publish()
+    said = refusal(server, key.ring)
+    assert said == [
+        "URL/dists/tiny/Release is not signed",
+        "  hint: --no-check-gpg takes it, if you trust the network and the mirror",
+    ]
+    assert fetch(server, key.ring, check=False).codename == "tiny"
+
+
+def test_text_beside_the_signed_one_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    path = archive.publish() / "InRelease"
+    good = path.read_bytes()
+    for text in (b"Origin: Evil\n\n" + good, good + b"Origin: Evil\n", good + good):
+        path.write_bytes(text)
+        assert refusal(server, key.ring)[0] == "URL/dists/tiny/InRelease holds more than one signed text"
+    path.write_bytes(good[: len(good) // 2])
+    assert refusal(server, key.ring)[0] == "URL/dists/tiny/InRelease is not signed"
+
+
+def test_another_suite_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish("old", codename="older")
+    shutil.copytree(archive.root / "dists/old", archive.root / "dists/new")
+    said = refusal(server, key.ring, suite="new")
+    assert said[0] == 'URL/dists/new/InRelease is about "old" (older), not "new"'
+
+
+def test_an_outdated_one_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish(fields={"Valid-Until": date(-3600)})
+    said = refusal(server, key.ring)
+    assert said[0].startswith("URL/dists/tiny/InRelease is out of date since ")
+    assert fetch(server, key.ring, valid_until=False).codename == "tiny"
+
+
+def test_one_from_the_future_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish(fields={"Date": date(7200)})
+    assert refusal(server, key.ring)[0].startswith("URL/dists/tiny/InRelease is dated in the future (")
+
+
+def test_an_older_one_than_before_is_refused(archive: Archive, server: Server, key: Key, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "cache"))
+    archive.publish()
+    fetch(server, key.ring, store=store)
+    archive.publish(fields={"Date": date(-86400)})
+    said = refusal(server, key.ring, store=store)
+    assert ", older than the one of " in said[0]
+    assert "replays an old state" in said[1]
+
+
+def test_an_oversized_one_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish()
+    server.faults["InRelease"] = lambda handler, data: handler.give(200, b"x", length=1 << 30)
+    assert "InRelease: larger than it should be (1073741824 bytes" in refusal(server, key.ring)[0]
+
+
+def test_a_release_that_is_not_there(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish()
+    said = refusal(server, key.ring, suite="nonsense")
+    assert said[0].startswith('the mirror URL has no release "nonsense" (')
+    assert said[1] == "  hint: check the name of the release and the address of the mirror"
+
+
+def test_a_redirect_to_a_file_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish()
+    server.faults["InRelease"] = lambda handler, data: handler.give(302, b"", {"Location": "file:///etc/shadow"})
+    said = refusal(server, key.ring)
+    assert said[0] == 'URL/dists/tiny/InRelease: the mirror redirects to "file:///etc/shadow", which is refused'
+
+
+def test_no_keyring_is_an_error_of_its_own(archive: Archive, server: Server) -> None:
+    archive.publish()
+    client = Client()
+    with pytest.raises(BootstrapError, match="there is no keyring to check its signature with"):
+        release.fetch(Mirrors(client, [server.url]), "tiny", release.Trust(()))
+    client.close()
+
+
+def test_keyrings_are_read_in_both_forms(key: Key, tmp_path: Path) -> None:
+    armored = tmp_path / "ring.asc"
+    armored.write_bytes(key.gpg("--export", "--armor").stdout)
+    for path in (armored, key.ring):
+        loaded = keyring.load(str(path))
+        assert keyring.fingerprints(loaded.data) == [key.fingerprint]
+    with pytest.raises(BootstrapError, match="holds a key that the template does not name"):
+        keyring.shipped(str(key.ring), ["0" * 40])
+    assert keyring.shipped(str(key.ring), [key.fingerprint]).path == str(key.ring)
+    for junk in (b"", b"junk", b"\x99\x01"):
+        (tmp_path / "junk").write_bytes(junk)
+        with pytest.raises(BootstrapError, match="is not a keyring"):
+            keyring.load(str(tmp_path / "junk"))
+
+
+def test_dates() -> None:
+    assert release.parse_date("Sat, 11 Jul 2026 10:16:37 UTC") == 1783764997
+    for text in ("yesterday", "Sat, 11 Jul 2026 10:16:37 CEST", ""):
+        with pytest.raises(BootstrapError):
+            release.parse_date(text)
