@@ -47,9 +47,18 @@ class LiveTarget:
         if not text:
             return None
         try:
-            return ConfigFile.from_text(text).get(key) or None
+            return ConfigFile.from_text(text).get(key) or self._decided(key)
         except LxcpyError:
             return None
+
+    def _decided(self, key: str) -> str | None:
+        """What the config left open and the start decided: the names of an interface and its address."""
+        head, _, rest = key.removeprefix("lxc.net.").partition(".")
+        field = {"veth.pair": "host", "name": "name", "hwaddr": "hwaddr"}.get(rest)
+        nics = (self.live.record.get("network") or {}).get("nics") or []
+        if not field or not key.startswith("lxc.net."):
+            return None
+        return next((nic.get(field) for nic in nics if str(nic["index"]) == head), None)
 
     def groups(self) -> Sequence[Group]:
         record = self.live.record.get("cgroups") or {}
