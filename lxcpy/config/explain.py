@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lxcpy.config import schema
-from lxcpy.config.keys.row import CGROUP, LIST, MAP, REMOVED, Row
-from lxcpy.config.lines import Loader, run
+from lxcpy.config import schema, text
+from lxcpy.config.keys.row import CGROUP, FOLD, LIST, MAP, REMOVED, Row
+from lxcpy.config.lines import run
 from lxcpy.config.model import CgroupEntry
+from lxcpy.config.settings import Settings
 from lxcpy.errors import Origin
 
 
@@ -19,6 +20,7 @@ class Effective(NamedTuple):
     value: str  # canonical; one item of a list
     at: Origin | None
     note: str = ""  # what it becomes on this host
+    limit: bool = False  # whether it is a limit of a control group
 
     def to_dict(self) -> dict[str, object]:
         """As plain data."""
@@ -36,7 +38,7 @@ def explain(
     """
     loader = run(path, defines)
     loader.check()
-    found = list(effective(loader))
+    found = list(effective(loader.settings))
     if limits is None:
         return found
     entries = [CgroupEntry(*entry) for entry in loader.settings.values.get("cgroup.entries", ())]
@@ -48,21 +50,20 @@ def explain(
 
 def _noted(row: Effective, notes: dict[tuple[int, str, str, Origin | None], str]) -> Effective:
     for dialect, prefix in ((1, "lxc.cgroup."), (2, "lxc.cgroup2.")):
-        if row.key.startswith(prefix):
+        if row.limit and row.key.startswith(prefix):
             note = notes.get((dialect, row.key.removeprefix(prefix), row.value, row.at), "")
             return row._replace(note=note) if note else row
     return row
 
 
-def effective(loader: Loader) -> Iterator[Effective]:
-    """The values that a loader read."""
-    settings = loader.settings
+def effective(settings: Settings) -> Iterator[Effective]:
+    """The values of the settings."""
     for row in schema.ROWS:
         if row.shape is CGROUP:
             dialect = 1 if row.name == "lxc.cgroup.*" else 2
             for entry in settings.values.get(row.into, ()):
                 if entry[0] == dialect:
-                    yield Effective(row.name[:-1] + entry[1], entry[2], entry[3])
+                    yield Effective(row.name[:-1] + entry[1], entry[2], entry[3], limit=True)
         elif row.into.startswith("net."):
             continue
         elif row.into in settings.values and row.shape is not REMOVED:
@@ -84,13 +85,38 @@ def _values(row: Row, name: str, value: object, where: object) -> Iterator[Effec
         by_item = where if isinstance(where, list) else [None] * len(value)
         for item, at in zip(value, by_item, strict=True):
             yield Effective(name, _text(row, item) if row.shape is LIST else str(item), at)
+    elif row.shape is FOLD:  # a time: seconds and nanoseconds are written apart
+        for part in _parts(value):
+            yield Effective(name, row.value.format(part), where if isinstance(where, Origin) else None)
     else:
         yield Effective(name, _text(row, value), where if isinstance(where, Origin) else None)
+
+
+def _parts(value: Any) -> list[tuple[int | None, int | None]]:
+    seconds, nanoseconds = value
+    parts = [(part, None) if at == 0 else (None, part) for at, part in enumerate((seconds, nanoseconds)) if part]
+    return parts or [(0, None)]
 
 
 def _text(row: Row, value: object) -> str:
     """A value as it could be written: what LXC shows of some texts (no type of a rootfs, no broadcast) is less."""
     return value if isinstance(value, str) else row.value.format(value)
+
+
+def flat(settings: Settings) -> str:
+    """The settings as one text without includes, which loads to the same settings whatever becomes of the files."""
+    rows = [row for row in effective(settings) if not row.limit]
+    lines = [f"{row.key} = {text.quoted(row.value)}\n" for row in rows]
+    for name in ("cgroup.entries", "cap.keep", "rootfs.backend"):
+        value = settings.values.get(name)
+        if name == "cgroup.entries":  # in their order: device rules depend on it
+            for dialect, sub, limit, _ in value or ():
+                lines.append(f"lxc.cgroup{'' if dialect == 1 else '2'}.{sub} = {text.quoted(limit)}\n")
+        elif name == "cap.keep" and value == []:
+            lines.append("lxc.cap.keep = none\n")
+        elif name == "rootfs.backend" and value:
+            lines.append(f"lxc.rootfs.backend = {text.quoted(value)}\n")
+    return "".join(lines)
 
 
 def as_text(rows: Sequence[Effective]) -> list[str]:

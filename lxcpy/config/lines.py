@@ -134,7 +134,6 @@ class Loader:
         self.problems: list[ConfigError] = []
         self.warnings: list[tuple[Origin, str]] = []
         self.includes: list[tuple[str, Origin]] = []
-        self.applied: list[tuple[Found, str]] = []  # every setting in the order of its effect
         self.left_out = 0
         self.files = 0
 
@@ -169,7 +168,6 @@ class Loader:
                     self.note(number, found, value_text, via)
                     self.include(value_text, at, inside)
                     continue
-                self.applied.append((found, value_text))
                 if shape is REMOVED:
                     self.removed(found, value, at)
                 elif value is _NOTHING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lxcpy.config import text
 from lxcpy.config.addresses import fill_hwaddr
 from lxcpy.config.build import build
-from lxcpy.config.lines import Loader, parse, run, written
+from lxcpy.config.explain import flat
+from lxcpy.config.lines import Loader, parse, run
 from lxcpy.config.model import Config
 from lxcpy.config.presets import preset
 
@@ -26,10 +26,7 @@ def load(path: str, *, defines: Sequence[str] = ()) -> Config:
 def load_flat(path: str, defines: Sequence[str] = ()) -> tuple[Config, str]:
     """As `load`; and what was read as one text without includes, which means the same whatever becomes of the files."""
     loader = run(path, defines)
-    lines = []
-    for found, value in loader.applied:
-        lines.append(f"{written(found)} = {text.quoted(value)}\n" if value else f"{written(found)} =\n")
-    return finish(loader), "".join(lines)
+    return finish(loader), flat(loader.settings)
 
 
 def load_text(content: str, file: str) -> Config:
