@@ -20,6 +20,8 @@ import leaks
 import probes
 import pytest
 
+from lxcpy import paths
+
 ROOT = Path(__file__).parent.parent
 TOKEN = f"t{secrets.token_hex(3)}"  # part of every container's name, so that a leak can be told from others' work
 BASE = tempfile.mkdtemp(prefix=f"lxcpy-{TOKEN}-", dir="/tmp")  # short: a Unix socket's path has 107 characters
@@ -32,13 +34,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # a shell starts background jobs with these ignored, and what is ignored at an exec stays so in every test's child
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    os.makedirs(paths.ROOTFS_MOUNT, exist_ok=True)  # the installer's
     config.addinivalue_line("markers", "requires(*words): what the test needs of the machine (tests/probes.py)")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    # attach ignores these, in-process too; what is ignored at an exec stays so in the next test's child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     for marker in item.iter_markers("requires"):
         for word in marker.args:
             reason = probes.missing(word)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from probes import requires
 
+from lxcpy import paths
 from lxcpy.container import Container
 
 pytestmark = pytest.mark.requires("root", "busybox")
@@ -107,6 +108,7 @@ def network(run: Run) -> Iterator[None]:
     assert started.returncode == 0, started.stderr
     yield
     assert run("net", "stop").returncode == 0
+    Path(paths.run_dir(), "network.json.lock").unlink(missing_ok=True)
 
 
 @requires("bridge", "ssh")
