@@ -94,7 +94,11 @@ def _values(row: Row, name: str, value: object, where: object) -> Iterator[Effec
 
 def _parts(value: Any) -> list[tuple[int | None, int | None]]:
     seconds, nanoseconds = value
-    parts = [(part, None) if at == 0 else (None, part) for at, part in enumerate((seconds, nanoseconds)) if part]
+    parts: list[tuple[int | None, int | None]] = []
+    if seconds:
+        parts.append((seconds, None))
+    if nanoseconds:
+        parts.append((None, nanoseconds))
     return parts or [(0, None)]
 
 
