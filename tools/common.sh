@@ -101,10 +101,18 @@ record() {
     grep -qxF "$1 $2" "$MANIFEST" || printf '%s %s\n' "$1" "$2" >>"$MANIFEST"
 }
 
+# make_directory PATH: with its parents; each that was not there is taken away by uninstall.
+make_directory() {
+    [ ! -d "$1" ] || return 0
+    make_directory "$(dirname "$1")"
+    mkdir "$1"
+    record directory "$1"
+}
+
 # link TARGET PATH: a link of ours; a file of somebody else's is left alone.
 link() {
     if [ -e "$2" ] && [ ! -L "$2" ]; then die "$2 exists and is not ours" "move it away and run this again"; fi
-    mkdir -p "$(dirname "$2")"
+    make_directory "$(dirname "$2")"
     ln -sfn "$1" "$2"
     record link "$2"
 }
