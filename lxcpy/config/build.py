@@ -32,6 +32,8 @@ def build(settings: Settings, warnings: tuple[tuple[Origin, str], ...] = ()) -> 
     for into, value in settings.values.items():
         parent, name = _SPLIT[into]
         groups.setdefault(parent, {})[name] = _final(into, value)
+    if limits := settings.limits:
+        groups.setdefault("cgroup", {})["entries"] = tuple(model.CgroupEntry(*entry) for entry in limits)
     _settle_rootfs(groups)
     top = groups.pop("", {})
     for parent, made in CLASSES.items():
@@ -49,8 +51,6 @@ def build(settings: Settings, warnings: tuple[tuple[Origin, str], ...] = ()) -> 
 
 def _final(into: str, value: Any) -> Any:
     """A setting in the form that the model keeps."""
-    if into == "cgroup.entries":
-        return tuple(model.CgroupEntry(*entry) for entry in value)
     if into == "idmap":
         return tuple(model.IdMap(*entry) for entry in value)
     if into == "prlimit":
@@ -94,7 +94,7 @@ def _origins(settings: Settings) -> dict[str, Origin]:
     for index, wheres in settings.nets_where.items():
         for into, where in wheres.items():
             _spread(found, into, _ROW[into].name.replace("[i]", str(index)), where)
-    for dialect, sub, _, at in settings.values.get("cgroup.entries", ()):
+    for dialect, sub, _, at in settings.limits:
         if at is not None:
             found[f"lxc.cgroup{'' if dialect == 1 else '2'}.{sub}"] = at
     return found

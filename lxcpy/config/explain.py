@@ -41,7 +41,7 @@ def explain(
     found = list(effective(loader.settings))
     if limits is None:
         return found
-    entries = [CgroupEntry(*entry) for entry in loader.settings.values.get("cgroup.entries", ())]
+    entries = [CgroupEntry(*entry) for entry in loader.settings.limits]
     notes = iter(limits(entries))
     # the rows of the two dialects stand apart in the list, the entries do not
     by_entry = {(e.dialect, e.key, e.value, e.origin): note for e, note in zip(entries, notes, strict=True)}
@@ -60,9 +60,8 @@ def effective(settings: Settings) -> Iterator[Effective]:
     """The values of the settings."""
     for row in schema.ROWS:
         if row.shape is CGROUP:
-            dialect = 1 if row.name == "lxc.cgroup.*" else 2
-            for entry in settings.values.get(row.into, ()):
-                if entry[0] == dialect:
+            for entry in settings.limits:
+                if entry[0] == (1 if row.name == "lxc.cgroup.*" else 2):
                     yield Effective(row.name[:-1] + entry[1], entry[2], entry[3], limit=True)
         elif row.into.startswith("net."):
             continue
@@ -111,15 +110,12 @@ def flat(settings: Settings) -> str:
     """The settings as one text without includes, which loads to the same settings whatever becomes of the files."""
     rows = [row for row in effective(settings) if not row.limit]
     lines = [f"{row.key} = {text.quoted(row.value)}\n" for row in rows]
-    for name in ("cgroup.entries", "cap.keep", "rootfs.backend"):
-        value = settings.values.get(name)
-        if name == "cgroup.entries":  # in their order: device rules depend on it
-            for dialect, sub, limit, _ in value or ():
-                lines.append(f"lxc.cgroup{'' if dialect == 1 else '2'}.{sub} = {text.quoted(limit)}\n")
-        elif name == "cap.keep" and value == []:
-            lines.append("lxc.cap.keep = none\n")
-        elif name == "rootfs.backend" and value:
-            lines.append(f"lxc.rootfs.backend = {text.quoted(value)}\n")
+    for dialect, sub, limit, _ in settings.limits:  # in their order: device rules depend on it
+        lines.append(f"lxc.cgroup{'' if dialect == 1 else '2'}.{sub} = {text.quoted(limit)}\n")
+    if settings.values.get("cap.keep") == []:
+        lines.append("lxc.cap.keep = none\n")
+    if settings.values.get("rootfs.backend"):
+        lines.append(f"lxc.rootfs.backend = {text.quoted(settings.values['rootfs.backend'])}\n")
     return "".join(lines)
 
 

@@ -24,18 +24,21 @@ def convert(text: str) -> str:
     lines = text.split("\n")
     backend = _backend(lines)
     index = highest = -1  # of the interface that the unnumbered names mean; of those that are numbered
+    begun = False  # whether there is such an interface
     converted = []
     for line in lines:
         found = _old_key(line)
         highest = max(highest, _number(line))
+        if _forgets(line):
+            begun = False
         if found is None:
             converted.append(line)
         elif found.row.shape is REMOVED:
             continue
         else:
             if found.net == LAST and found.row.into == "net.type":
-                index = max(index, highest) + 1
-            converted.append(_rewritten(line, found, index, backend))
+                index, begun = max(index, highest) + 1, True
+            converted.append(_rewritten(line, found, index if begun else -1, backend))
     return "\n".join(converted)
 
 
@@ -60,6 +63,12 @@ def _number(line: str) -> int:
     head, name, _ = _split(line)
     found = schema.lookup(name) if name and "#" not in head else None
     return found.net if found is not None and found.net is not None else -1
+
+
+def _forgets(line: str) -> bool:
+    """Whether a line forgets all interfaces."""
+    head, name, rest = _split(line)
+    return name in ("lxc.net", "lxc.network") and "#" not in head and not value_of(rest.partition("=")[2])
 
 
 def _backend(lines: list[str]) -> str:

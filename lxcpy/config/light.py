@@ -80,7 +80,7 @@ def _collect(path: str, pairs: _Pairs, found: _Pairs, inside: tuple[str, ...]) -
                 for member in members(value, path):
                     if member not in inside:
                         _collect(member, _read(member), found, (*inside, member))
-            except OSError:
+            except (OSError, ValueError):  # no such file; a NUL in its name
                 pass
 
 

@@ -72,7 +72,9 @@ def parse(content: str) -> Parsed:
             try:
                 items.append(Item(line.number, found, line.value, settings.parse(found, line.value), None))
             except ValueError as error:
-                wrong_value = (str(error), found.row.value.grammar)
+                reason = str(error)
+                reason = reason if len(reason) <= 240 else f"{reason[:160]}...{reason[-60:]}"
+                wrong_value = (reason, found.row.value.grammar)
                 items.append(Item(line.number, found, line.value, _NOTHING, wrong_value))
     return tuple(items)
 

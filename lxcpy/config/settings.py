@@ -25,6 +25,7 @@ EXCLUDES = {
 ANY_TYPE = "?"  # the type of an interface whose type is wrong: no model is made of it
 _AUTO_FAMILIES = {"proc": 0, "sys": 1, "cgroup": 2, "cgroup-full": 2, "cgroup2": 2, "shmounts": 3}
 
+_HOOKS = tuple(row.into for row in schema.ROWS if row.shape is LIST and row.into.startswith("hook."))
 _LISTS = frozenset(row.into for row in schema.ROWS if row.shape not in (ONE, REMOVED)) - {"cap.keep"}
 
 Where = Origin | None
@@ -39,6 +40,16 @@ class Settings:
         self.nets: dict[int, dict[str, Any]] = {}
         self.nets_where: dict[int, dict[str, Any]] = {}
         self.last_net: int | None = None  # the interface that unindexed old names mean
+        self.highest_net = -1  # the highest index so far
+        self.order = 0  # counts the limits
+        # (dialect, sub-key) → (order, value, origin): many limits can come and go in one file
+        self._limits: dict[tuple[int, str], list[tuple[int, str, Where]]] = {}
+
+    @property
+    def limits(self) -> list[tuple[int, str, str, Where]]:
+        """The limits of control groups in the order of their lines: (dialect, sub-key, value, origin)."""
+        found = [(order, key, value, at) for key, items in self._limits.items() for order, value, at in items]
+        return [(key[0], key[1], value, at) for _, key, value, at in sorted(found, key=lambda item: item[0])]
 
     # -- set ---------------------------------------------------------------------------------------------------------
 
@@ -84,8 +95,8 @@ class Settings:
             values.setdefault(into, {})[found.sub] = value
             where.setdefault(into, {})[found.sub] = at
         elif shape is CGROUP:
-            dialect = 1 if row.name == "lxc.cgroup.*" else 2
-            values.setdefault(into, []).append((dialect, found.sub, value, at))
+            self.order += 1
+            self._limits.setdefault((_dialect(row), found.sub or ""), []).append((self.order, value, at))
         elif shape is FOLD:
             self._fold(into, value, at)
         elif row.into:  # REMOVED, yet it still says something
@@ -124,7 +135,7 @@ class Settings:
         index = found.net
         if index == LAST:
             if found.row.into == "net.type":
-                self.last_net = max(self.nets, default=-1) + 1
+                self.last_net = self.highest_net + 1
             if self.last_net is None or (self.last_net not in self.nets and found.row.into != "net.type"):
                 raise ValueError("stands before the first lxc.network.type, which begins an interface")
             index = self.last_net
@@ -137,6 +148,7 @@ class Settings:
             nic.clear()
             self.nets_where[index] = {}
         self.nets[index] = nic
+        self.highest_net = max(self.highest_net, index)
         return nic, self.nets_where.setdefault(index, {})
 
     def resolved(self, found: Found) -> str:
@@ -148,10 +160,9 @@ class Settings:
     def state(self) -> Any:
         """All settings in a form that can be compared: where they were written does not count."""
         values = {into: value for into, value in self.values.items() if value or into not in _LISTS}
-        if "cgroup.entries" in values:
-            values["cgroup.entries"] = [entry[:3] for entry in values["cgroup.entries"]]
+        limits = [limit[:3] for limit in self.limits]
         nets = {index: {k: v for k, v in nic.items() if v or k not in _LISTS} for index, nic in self.nets.items()}
-        return values, nets
+        return values, limits, nets
 
     # -- clear -------------------------------------------------------------------------------------------------------
 
@@ -173,11 +184,10 @@ class Settings:
             if into == "net":
                 self.nets.clear()
                 self.nets_where.clear()
-                self.last_net = None
+                self.last_net, self.highest_net = None, -1
             else:
-                for other in schema.ROWS:
-                    if other.shape is LIST and other.into.startswith(into + "."):
-                        self._forget(other.into)
+                for other in _HOOKS:
+                    self._forget(other)
         elif row.shape is MAP and found.sub:
             if row.sub:
                 row.sub.parse(found.sub)
@@ -196,14 +206,15 @@ class Settings:
         A list of devices that is emptied is also forgotten in the other dialect, as far as presets wrote it: they say
         the same policy twice, and the wish to be rid of it must not depend on which one the host takes.
         """
-        dialect = 1 if found.row.name == "lxc.cgroup.*" else 2
-        kept = []
-        for entry in self.values.get(found.row.into, ()):
-            same = not found.sub or entry[1] == found.sub
-            twin = same and entry[1].startswith("devices.") and entry[3] is not None and is_preset(entry[3].file)
-            if not (same and entry[0] == dialect) and not twin:
-                kept.append(entry)
-        self.values[found.row.into] = kept
+        dialect = _dialect(found.row)
+        keys = [(dialect, found.sub)] if found.sub else [key for key in self._limits if key[0] == dialect]
+        for key in keys:
+            self._limits.pop(key, None)
+            twin = (3 - dialect, key[1])
+            if key[1].startswith("devices.") and twin in self._limits:
+                kept = [item for item in self._limits[twin] if item[2] is None or not is_preset(item[2].file)]
+                if len(kept) < len(self._limits[twin]):
+                    self._limits[twin] = kept
 
     def _forget(self, into: str) -> None:
         self.values.pop(into, None)
@@ -257,11 +268,11 @@ class Settings:
         return joined(row, value)
 
     def _get_cgroup(self, found: Found) -> str:
-        dialect = 1 if found.row.name == "lxc.cgroup.*" else 2
-        entries = [it for it in self.values.get(found.row.into, ()) if it[0] == dialect]
+        dialect = _dialect(found.row)
         if found.sub:
-            return "".join(f"{value}\n" for _, sub, value, _ in entries if sub == found.sub)
-        return "".join(f"{found.row.name[:-1]}{sub} = {value}\n" for _, sub, value, _ in entries)
+            return "".join(f"{value}\n" for _, value, _ in self._limits.get((dialect, found.sub), ()))
+        head = found.row.name[:-1]
+        return "".join(f"{head}{sub} = {value}\n" for kind, sub, value, _ in self.limits if kind == dialect)
 
     def _get_map(self, found: Found) -> str:
         row = found.row
@@ -271,6 +282,10 @@ class Settings:
                 row.sub.parse(found.sub)
             return row.value.format(items[found.sub]) if found.sub in items else ""
         return "".join(f"{row.name[:-1]}{sub} = {row.value.format(value)}\n" for sub, value in items.items())
+
+
+def _dialect(row: Row) -> int:
+    return 1 if row.name == "lxc.cgroup.*" else 2
 
 
 def joined(row: Row, items: list[Any]) -> str:

@@ -106,7 +106,7 @@ def interfaces(file: Path) -> list[int]:
 def subkeys(ours: Ours) -> list[str]:
     """The keys with sub-keys that are set."""
     settings = ours.config.settings
-    found = [f"cgroup{'' if entry[0] == 1 else '2'}.{entry[1]}" for entry in settings.values.get("cgroup.entries", ())]
+    found = [f"cgroup{'' if entry[0] == 1 else '2'}.{entry[1]}" for entry in settings.limits]
     for row in schema.ROWS:
         if row.name in ("lxc.prlimit.*", "lxc.sysctl.*", "lxc.proc.*", "lxc.namespace.share.*"):
             found += [row.name[4:-1] + sub for sub in settings.values.get(row.into, ())]
