@@ -305,3 +305,106 @@ def test_links_named_lxc_work(bin: str, tmp_path: Path, lxcpath: str) -> None:
     done = subprocess.run([tmp_path / "lxc-ls", "-P", lxcpath, "--bogus"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("lxc-ls: unrecognized option '--bogus'\nUsage: lxc-ls [REGEX]\n")
+
+
+@requires("veth")
+def test_a_network_interface_moves_in_and_out(bin: str, box: Any) -> None:
+    """Out of a network namespace of the test's own, and back into it."""
+    one = box()
+    one.start()
+    device = f"{bin}/lxcpy-device -P {one.lxcpath} -n {one.name} --"
+    script = f"""
+        ip link add in9 type veth peer name out9
+        {device} add in9 eth7
+        ! ip link show in9 2>/dev/null
+        grep -q eth7: /proc/{one.init_pid}/net/dev
+        {device} del eth7 in9
+        ip link show in9 >/dev/null
+        ! {device} add no-such-device
+    """
+    done = subprocess.run(["unshare", "--net", "sh", "-ec", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("  hint: ")
+
+
+def test_a_device_node_is_made_and_allowed(quick: Run, box: Any) -> None:
+    one = box("lxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c 1:* rwm\n")
+    one.start()
+    assert said(quick("device", "-n", one.name, "--", "add", "/dev/net/tun", "/dev/net/mine")) == (0, "", "")
+    inside = f"/proc/{one.init_pid}/root/dev/net/mine"
+    assert os.stat(inside).st_rdev == os.stat("/dev/net/tun").st_rdev
+    reader = ["attach", one.name, "--", "sh", "-c", ": </dev/net/mine"]
+    assert quick(*reader).returncode == 0
+    assert said(quick("device", "-n", one.name, "--", "del", "/dev/net/tun", "/dev/net/mine")) == (0, "", "")
+    assert not os.path.exists(inside)
+    assert quick("device", "-n", one.name, "--", "add", "/etc/passwd").returncode == 1
+    assert quick("device", "-n", one.name, "--", "take", "/dev/null").returncode == 1
+    assert quick("device", "-n", one.name, "--", "add").returncode == 1
+
+
+def test_unshare(run: Run) -> None:
+    script = "cat /proc/sys/kernel/hostname; ls /proc | grep -c '^[0-9]'; test ! -e /sys/class/net/../../../x; echo $$"
+    done = run("unshare", "-s", "MOUNT|PID|UTSNAME", "-M", "-H", "inside", "--", "sh", "-c", script)
+    lines = done.stdout.split()
+    assert (done.returncode, lines[0], lines[-1]) == (0, "inside", "1")
+    assert int(lines[1]) < 6
+    assert run("unshare", "-s", "NETWORK", "--", "sh", "-c", "exit 3").returncode == 1
+    assert run("unshare", "-s", "NETWORK", "--", "ip", "-o", "link").stdout.count("\n") == 1
+    missing = run("unshare", "-s", "IPC", "--", "/no/such")
+    assert said(missing) == (1, "", 'lxcpy-unshare: cannot execute "/no/such": No such file or directory\n')
+    assert run("unshare", "-s", "USER", "-u", "nobody", "--", "id", "-un").stdout == "nobody\n"
+
+
+def test_usernsexec(run: Run) -> None:
+    words = ["-m", "b:0:0:1", "-m", "b:1:100000:9", "--", "sh", "-c", "id -u; cat /proc/self/uid_map; exit 5"]
+    done = run("usernsexec", *words)
+    assert done.returncode == 5
+    assert done.stdout.split() == ["0", "0", "0", "1", "1", "100000", "9"]
+    assert run("usernsexec", "-m", "b:0:0:10", "-u", "3", "-g", "4", "--", "id", "-u").stdout == "3\n"
+    assert run("usernsexec", "-m", "b:0:0:1", "--", "sh", "-c", "kill -9 $$").returncode == 137
+    bad = run("usernsexec", "-m", "b:0:0")
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("lxcpy-usernsexec: could not parse command line: -m/--map: ")
+
+
+@requires("lxc")
+def test_checkconfig_says_what_lxc_s_says(run: Run) -> None:
+    theirs = subprocess.run(["lxc-checkconfig"], capture_output=True, text=True, check=False).stdout.splitlines()
+    ours = run("checkconfig").stdout.splitlines()
+    skip = ("LXC version", "usage :")
+    assert [line for line in ours if not line.startswith(skip)] == [
+        line for line in theirs if not line.startswith(skip)
+    ]
+
+
+def test_top_needs_a_terminal(run: Run) -> None:
+    assert said(run("top", "-b")) == (
+        1, "", "lxcpy-top: stdin is not a tty\n  hint: lxcpy-info shows one container, also in a script\n",
+    )  # fmt: skip
+
+
+@requires("tmux")
+def test_top_on_a_terminal(bin: str, box: Any) -> None:
+    one = box()
+    one.start()
+    server = ["tmux", "-L", one.name]
+
+    def screen() -> str:
+        return subprocess.run([*server, "capture-pane", "-p"], capture_output=True, text=True, check=True).stdout
+
+    command = f"{bin}/lxcpy-top -P {one.lxcpath} -d 0.2; echo left; sleep 60"
+    subprocess.run([*server, "new-session", "-d", "-x", "140", "-y", "10", command], check=True)
+    try:
+        deadline = time.monotonic() + 10
+        while "TOTAL 1 of 1" not in screen():
+            assert time.monotonic() < deadline, screen()
+            time.sleep(0.05)
+        lines = screen().splitlines()
+        assert lines[0].startswith("Container                   CPU          CPU          CPU")
+        assert lines[2].startswith(f"{one.name:<18.18} ")
+        subprocess.run([*server, "send-keys", "q"], check=True)
+        while "left" not in screen():
+            assert time.monotonic() < deadline, screen()
+            time.sleep(0.05)
+    finally:
+        subprocess.run([*server, "kill-server"], check=True)
