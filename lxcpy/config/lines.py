@@ -193,9 +193,10 @@ class Loader:
             self.settings.put(found, ANY_TYPE, at)
 
     def removed(self, found: Found, value: Any, at: Origin) -> None:
-        """Take note of a key that LXC no longer has."""
-        self.warnings.append((at, f"{found.row.name} is left out: {found.row.summary}"))
-        if value is not _NOTHING and found.row.into:
+        """Take note of a key that LXC no longer has; one of them, lxc.rootfs.backend, still says something."""
+        if not found.row.into:
+            self.warnings.append((at, f"{found.row.name} is left out: {found.row.summary}"))
+        elif value is not _NOTHING:
             self.settings.put(found, value, at)
 
     def include(self, name: str, at: Origin, inside: tuple[tuple[int, int], ...]) -> None:
