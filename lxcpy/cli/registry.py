@@ -7,7 +7,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "autostart": ("autostart", "Start, reboot or stop the containers that are marked for it."),
     "cgroup": ("cgroup", "Read or set a control group value of a running container."),
     "checkconfig": ("checkconfig", "Check what this kernel offers to containers."),
-    "config": ("config", "Print the system's LXC settings."),
+    "config": ("config", "Print the system's LXC settings, check a container's config, or explain it."),
     "console": ("console", "Connect the terminal to a container's tty or console."),
     "create": ("create", "Create a container from a template."),
     "destroy": ("destroy", "Delete a container."),
