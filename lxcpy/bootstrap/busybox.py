@@ -1,49 +1,34 @@
-"""The busybox system: one static program, its links, and an init that it reads."""
+"""The busybox system: one program, its links, and the files that its init reads."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import struct
 import subprocess
 
+from lxcpy.bootstrap.template import Renderer, Template
 from lxcpy.errors import BootstrapError, meaning
+from lxcpy.kernel.fd import make_dirs_in_root, write_in_root
 
 _DIRECTORIES = (
-    "dev", "home", "root", "etc", "etc/init.d", "bin", "usr", "usr/bin", "sbin", "usr/sbin", "proc", "sys", "mnt",
-    "tmp", "var", "var/log", "var/run", "dev/pts", "lib", "etc/udhcpc",
+    "selinux", "dev", "dev/pts", "home", "root", "etc", "bin", "usr/bin", "sbin", "usr/sbin", "proc", "sys", "mnt",
+    "tmp", "var/log", "var/run", "lib", "usr/lib", "lib64", "usr/lib64",
 )  # fmt: skip
-_FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
-    "etc/group": "root:x:0:root\n",
-    "etc/fstab": "",
-    "etc/init.d/rcS": "#!/bin/sh\nsyslogd\nmount -a\nudhcpc -b >/dev/null 2>&1\n",
-    # init takes USR1 as halt and TERM as reboot
-    "etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/bin/getty -L tty1 115200 vt100\n"
-    "console::askfirst:/bin/sh\n",
-    "etc/udhcpc/default.script": """\
-#!/bin/sh
-case "$1" in
-deconfig)
-    ip addr flush dev "$interface"
-    ;;
-renew | bound)
-    ip addr replace "$ip/${mask:-24}" dev "$interface"
-    for gateway in $router; do ip route replace default via "$gateway" dev "$interface"; done
-    : >/etc/resolv.conf
-    for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
-    ;;
-esac
-""",
-}
+_LIBRARIES = ("lib", "usr/lib", "lib64", "usr/lib64")
+_SCRIPT = re.compile(r"-s[ ,].*\(default:? ?/?([^)\s]+)\)|-s.*Run PROG.*?\(default /?([^)\s]+)\)")
 
 
-def fill(target: str, name: str, program: str | None = None) -> list[str]:
+def fill(template: Template, target: str, name: str, program: str | None = None) -> str:
     """Make the system in the empty directory `target`; the lines for its config. Raises BootstrapError."""
     source = program or shutil.which("busybox")
     if source is None:
         raise BootstrapError("there is no busybox in PATH", hint="install busybox-static, or give --busybox-path FILE")
     try:
-        applets = subprocess.run([source, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        applets = _ask(source, "--list").split()
+        # A dynamic one lives on the host's libraries, as LXC's template has it.
+        libraries = [place for place in _LIBRARIES if os.path.isdir(f"/{place}")] if _is_dynamic(source) else []
         for directory in _DIRECTORIES:
             os.makedirs(os.path.join(target, directory), 0o755, exist_ok=True)
         os.chmod(os.path.join(target, "tmp"), 0o1777)
@@ -51,25 +36,46 @@ def fill(target: str, name: str, program: str | None = None) -> list[str]:
         for applet in applets:
             if applet not in ("busybox", "init"):
                 os.symlink("busybox", os.path.join(target, "bin", applet))
-        os.symlink("../bin/busybox", os.path.join(target, "sbin/init"))
-        for path, text in {**_FILES, "etc/hostname": f"{name}\n"}.items():
-            with open(os.path.join(target, path), "w", encoding="utf-8") as file:
-                file.write(text)
-        for path in ("etc/init.d/rcS", "etc/udhcpc/default.script"):
-            os.chmod(os.path.join(target, path), 0o755)
-        with open(os.path.join(target, "etc/shadow"), "w") as shadow:
-            os.fchmod(shadow.fileno(), 0o600)
-            shadow.write("root:*:10000::::::\n")
+        os.link(os.path.join(target, "bin/busybox"), os.path.join(target, "sbin/init"))
+        root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            renderer = Renderer(template, root, {"name": name, "libraries": libraries})
+            renderer.lay()
+            script = _script_place(source) or template.settings["udhcpc"]
+            make_dirs_in_root(root, os.path.dirname(script)).close()
+            write_in_root(root, script, renderer.text("udhcpc.j2").encode(), 0o755)
+            return renderer.text("config.j2")
+        finally:
+            os.close(root)
     except (OSError, subprocess.CalledProcessError) as error:
         words = meaning(error) if isinstance(error, OSError) else str(error)
         raise BootstrapError(f'cannot make the busybox system in "{target}": {words}') from error
-    return [
-        "lxc.signal.halt = SIGUSR1",
-        "lxc.signal.reboot = SIGTERM",
-        f"lxc.uts.name = {name}",
-        "lxc.tty.max = 5",
-        "lxc.pty.max = 1024",
-        "lxc.cap.drop = sys_module mac_admin mac_override sys_time",
-        "lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed",
-        "lxc.mount.entry = tmpfs dev/shm tmpfs rw,nosuid,nodev,create=dir 0 0",
-    ]
+
+
+def _ask(program: str, *words: str) -> str:
+    done = subprocess.run([program, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    return done.stdout.decode(errors="replace")
+
+
+def _script_place(program: str) -> str:
+    """Where this busybox's udhcpc looks for its script, as its own help tells; empty if it does not."""
+    try:
+        found = _SCRIPT.search(_ask(program, "udhcpc", "--help"))
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return (found[1] or found[2] or "") if found else ""
+
+
+def _is_dynamic(path: str) -> bool:
+    """Whether an ELF program names an interpreter (PT_INTERP, elf(5)). Raises OSError."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head[:4] != b"\x7fELF":
+        return False
+    order = "<" if head[5] == 1 else ">"
+    if head[4] == 2:  # 64 bit
+        offset, size, count = (*struct.unpack_from(f"{order}Q", head, 32), *struct.unpack_from(f"{order}HH", head, 54))
+    else:
+        offset, size, count = (*struct.unpack_from(f"{order}I", head, 28), *struct.unpack_from(f"{order}HH", head, 42))
+    places = (offset + number * size for number in range(count))
+    return any(struct.unpack_from(f"{order}I", head, place)[0] == 3 for place in places if place + 4 <= len(head))

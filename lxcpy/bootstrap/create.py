@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from lxcpy import paths
-from lxcpy.bootstrap import busybox, deb_system
+from lxcpy.bootstrap import busybox, deb_system, machine
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.progress import Progress
-from lxcpy.bootstrap.template import Template, overlay, parse
-from lxcpy.errors import BootstrapError, meaning
+from lxcpy.bootstrap.rootfscache import RootfsCache, Trees
+from lxcpy.bootstrap.template import Renderer, Template, parse
+from lxcpy.errors import BootstrapError, UsageError, meaning
 
-Clone = Callable[[str, str], None]
-"""clone(source, target): an exact copy of a tree, over the empty directory `target`."""
-Remove = Callable[[str], None]
+_TTYS = re.compile(r"^\s*lxc\.tty(?:\.max)?\s*=\s*(\d+)", re.MULTILINE)
+_NIC = re.compile(r"^[ \t]*lxc\.net\.0\.type[ \t]*=[ \t]*veth[ \t]*$", re.MULTILINE)
+_HWADDR = re.compile(r"^[ \t]*lxc\.net\.0\.hwaddr[ \t]*=", re.MULTILINE)
+_PASSWORD = re.compile(r"[^\x00-\x1f\x7f:]+")
 
 
 def bootstrap(
@@ -29,68 +31,134 @@ def bootstrap(
     config_path: str,
     name: str,
     progress: Progress,
-    clone: Clone,
-    remove: Remove,
+    trees: Trees,
 ) -> None:
     """Make the system in the empty directory `target` and append to the config. Raises BootstrapError, UsageError."""
     options = parse(template, words)
-    if template.settings["engine"] == "busybox":
-        lines = busybox.fill(target, name, options.get("busybox-path"))
-    else:
-        lines = _deb(template, options, target, name, progress, clone, remove)
+    mask = os.umask(0o022)
     try:
-        with open(config_path, "a", encoding="utf-8") as config:
-            config.write("".join(f"{line}\n" for line in lines))
-    except OSError as error:
-        raise BootstrapError(f'cannot append to "{config_path}": {meaning(error)}') from error
+        if template.settings["engine"] == "busybox":
+            lines = busybox.fill(template, target, name, options.get("busybox-path"))
+        else:
+            lines = _deb(template, options, target, config_path, name, progress, trees)
+        _configure(config_path, lines)
+    finally:
+        os.umask(mask)
+        progress.close()
 
 
 def _deb(
-    template: Template, options: Mapping[str, str], target: str, name: str, progress: Progress, clone: Clone,
-    remove: Remove,
-) -> list[str]:  # fmt: skip
+    template: Template, options: Mapping[str, str], target: str, config_path: str, name: str, progress: Progress,
+    trees: Trees,
+) -> str:  # fmt: skip
+    values = _values(options, config_path, name)
     store = Store(paths.cache_dir())
+    cache = RootfsCache(store, trees)
+    log = f"{store.directory}/logs/{template.name}-{name}-{os.getpid()}.log"
     with ExitStack() as stack:
         system = deb_system.System(template, options, store, progress, stack)
-        key = _key(system, template)
-        cached = f"{store.directory}/rootfs/{template.name}-{system.codename}-{system.arch}-{key}"
+        values.update(system.values())
+
+        def make(tree: str) -> None:
+            system.install(tree, log)
+            with _renderer(template, tree, values) as renderer:
+                text = renderer.text("base.sh.j2")
+            system.run_script(tree, text, hostname="localhost", log=log, what="the script base.sh")
+
+        tree = target if not trees.shifted else stack.enter_context(cache.workplace(name))
         if "no-cache" in options:
-            system.install(target)
+            make(tree)
         else:
-            with open(f"{cached}.lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # creates at the same time make it once
-                if "flush-cache" in options and os.path.isdir(cached):
-                    remove(cached)
-                if not os.path.isdir(cached):
-                    _build(system, cached, remove)
-                progress.start("copy")
-                clone(cached, target)
-                progress.finish("copy")
-        system.customize(target, name)
-        root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            overlay(template, root, system.values(name))
-        finally:
-            os.close(root)
+            cache.fill(system.kind, _key(system, values), tree, make, progress, anew="flush-cache" in options)
+        progress.start("customize")
+        with _renderer(template, tree, values) as renderer:
+            renderer.lay()
+            text = renderer.text("container.sh.j2")
+            config = renderer.text("config.j2")
+        system.run_script(tree, text, hostname=name, log=log, what="the script container.sh")
+        progress.finish("customize")
+        if tree != target:
+            trees.copy(tree, target)
+        if "clean" in options:
+            cache.flush(template.name)
+        _remove(log)
         progress.message(f"{template.name} {system.codename} ({system.arch}) is ready")
-        return system.config_lines(name)
+        return config
 
 
-def _build(system: deb_system.System, cached: str, remove: Remove) -> None:
-    """Make the cached tree; its name appears when it is whole. A leftover of a killed one goes first."""
-    partial = f"{cached}.partial"
-    if os.path.isdir(partial):
-        remove(partial)
-    os.mkdir(partial, 0o755)
+@contextmanager
+def _renderer(template: Template, tree: str, values: Mapping[str, object]) -> Iterator[Renderer]:
+    root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        system.install(partial)
-        os.rename(partial, cached)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        yield Renderer(template, root, values)
+    finally:
+        os.close(root)
 
 
-def _key(system: deb_system.System, template: Template) -> str:
-    """What went in: the packages by hash, and the template's settings."""
-    settings = "\n".join(f"{key}={value}" for key, value in sorted(template.settings.items()))
-    return hashlib.sha256(f"{system.plan.digest()}\n{settings}".encode()).hexdigest()[:16]
+def _values(options: Mapping[str, str], config_path: str, name: str) -> dict[str, object]:
+    """What the template's files are told of the container and the host. Raises UsageError."""
+    password = options.get("password", "")
+    if password and not _PASSWORD.fullmatch(password):
+        raise UsageError("--password: it must not hold a colon or a control character")
+    return {
+        "name": name,
+        "ttys": _ttys(config_path),
+        "locale": machine.locale(options.get("locale")),
+        "timezone": machine.timezone(options.get("timezone")),
+        "resolv_conf": machine.resolv_conf(),
+        "machine_id": secrets.token_hex(16),
+        "auth_key": deb_system.read_key(options["auth-key"]) if "auth-key" in options else "",
+        "password": password,
+        "preset": _preset,
+    }
+
+
+def _preset(name: str) -> bool:
+    """Whether there is a preset of that name, LXC's or ours."""
+    return any(os.path.isfile(f"{place}/{name}") for place in (paths.LXC_CONFIG_DIR, paths.data_dir("config")))
+
+
+def _ttys(config_path: str) -> int:
+    found = _TTYS.findall(_read(config_path))
+    return int(found[-1]) if found else 4
+
+
+def _key(system: deb_system.System, values: Mapping[str, object]) -> str:
+    """What went in: packages by hash, the template's settings and base script, the language."""
+    template = system.template
+    parts = [system.plan.digest(), str(values["locale"])]
+    parts += [f"{key}={value}" for key, value in sorted(template.settings.items())]
+    parts.append(_read(f"{template.path}/base.sh.j2"))
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise BootstrapError(f'cannot read "{path}": {meaning(error)}') from error
+
+
+def _configure(path: str, lines: str) -> None:
+    """Append to the container's config; a lone veth without an address gets one, as LXC's templates do it."""
+    text = _read(path)
+    if len(_NIC.findall(text)) == 1 and not _HWADDR.search(text):
+        random = ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
+        text = _NIC.sub(lambda match: f"{match[0]}\nlxc.net.0.hwaddr = 00:16:3e:{random}", text)
+    if text and not text.endswith("\n"):
+        text += "\n"
+    try:
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as config:
+            config.write(text + lines)
+    except OSError as error:
+        raise BootstrapError(f'cannot append to "{path}": {meaning(error)}') from error
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

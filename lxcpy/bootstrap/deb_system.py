@@ -1,99 +1,161 @@
-"""A system of Debian's kind: which mirror, which packages, and what a container needs that a machine does not."""
+"""A system of Debian's kind: which release of which mirror, which packages, and the plan that follows."""
 
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from lxcpy.bootstrap import hostapt, install, keyring, plan, release
+from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
-from lxcpy.bootstrap.download import Client, Mirrors, Missing
+from lxcpy.bootstrap.download import Client, Mirrors, Unavailable
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.template import Template
 from lxcpy.bootstrap.workers import Worker
 from lxcpy.errors import BootstrapError, UsageError, meaning
-from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, write_in_root
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "i386", "armv7l": "armhf"}
+_ROLLING = ("testing", "unstable", "sid")  # who asks for these wants to follow them
 
 
 class System:
-    """One wish of a template and its options, its plan made at once. Raises BootstrapError."""
+    """One wish of a template and its options, its plan made at once. Raises BootstrapError, UsageError."""
 
     def __init__(
         self, template: Template, options: Mapping[str, str], store: Store, progress: Progress, stack: ExitStack
     ) -> None:
         self.template, self.options, self.store, self.progress = template, options, store, progress
-        self.arch = options.get("arch") or _ARCHITECTURES.get(platform.machine(), platform.machine())
-        self.suite = options.get("release") or template.settings["release"]
-        # before any thread: a worker is a fork
+        self.arch = machine.debian_arch(options.get("arch") or machine.host_arch())
+        machine.check_runs(self.arch)
+        self.variant = self._variant()
+        self.asked = options.get("release") or template.settings["release"]
+        # Before any thread: a worker is a fork.
         self.workers = [Worker(f"{store.directory}/objects") for _ in range(os.cpu_count() or 1)]
         for worker in self.workers:
             stack.callback(worker.close)
-        client = Client()
-        stack.callback(client.close)
-        components = template.words("components")
-        if "enable-non-free" in options:
-            components += template.words("non_free")
-        self.components = tuple(components)
-        self.trust = release.Trust(tuple(self._keyrings()), check="no-check-gpg" not in options)
-        main = self._first(client, self._mirrors("mirror", self.suite), self.suite)
-        self.codename = main.release.codename or self.suite
+        self.client = Client()
+        stack.callback(self.client.close)
+        sources = [one for one in hostapt.sources() if self._serves(one.suite)]
+        self.trust = release.Trust(
+            tuple(self._keyrings(sources)),
+            check="no-check-gpg" not in options,
+            valid_until="no-check-valid-until" not in options,
+        )
+        progress.start("release")
+        main = self._main(Mirrors(self.client, self._bases("mirror", sources)))
+        self.codename = main.release.codename or main.suite
         self.mirror = main.mirrors.bases[0]
+        self.components = main.components
         self.repositories = [main]
-        self.security_suite, self.security = "", ""
-        if self.suite not in template.words("no_security") and self.codename not in template.words("no_security"):
-            self._add_security(client)
+        self.security = self._security(sources)
+        if self.security is not None:
+            self.repositories.append(self.security)
+        progress.finish("release")
         self.plan = plan.make(self.repositories, self._wish(), store, progress, keep="no-cache" not in options)
 
-    def _keyrings(self) -> list[keyring.Keyring]:
-        if "keyring" in self.options:
-            return [keyring.load(self.options["keyring"])]
-        return keyring.find(self.template.words("keyrings"))
+    # -- the mirror and its release ----------------------------------------------------------------------------------
 
-    def _mirrors(self, kind: str, suite: str) -> list[str]:
-        """Where to look: the option, the environment, the host's own sources, the distribution's default."""
-        option = kind.replace("_", "-")
-        asked = self.options.get(option) or os.environ.get(kind.upper())
+    def _serves(self, suite: str) -> bool:
+        """Whether a suite of the host's sources is one of this distribution."""
+        base = suite.removesuffix("/updates").removesuffix("-security").removesuffix("-updates")
+        known = self.template.pairs("suites")
+        return base in known or base in known.values()
+
+    def _bases(self, kind: str, sources: list[hostapt.Source]) -> list[str]:
+        """Where to look: the option or the environment; else the host's own sources, then the distribution's."""
+        asked = self.options.get(kind.replace("_", "-")) or os.environ.get(kind.upper())
         if asked:
-            return asked.split(",")
+            return [word for word in asked.replace(",", " ").split() if word]
         security = kind == "security_mirror"
-        hosts = [one.uri for one in hostapt.sources() if ("security" in one.suite) == security]
-        return [*dict.fromkeys(hosts), self.template.settings[kind]]
+        hosts = [one.uri for one in sources if one.suite.endswith(("-security", "/updates")) == security]
+        return [*dict.fromkeys(uri.rstrip("/") for uri in hosts), self.template.settings[kind]]
 
-    def _first(self, client: Client, bases: list[str], suite: str) -> plan.Repository:
-        """The first mirror that has the suite."""
-        failure: BootstrapError | None = None
-        for base in bases:
-            mirrors = Mirrors(client, [base])
-            try:
-                found = release.fetch(mirrors, suite, self.trust, self.store)
-                return plan.Repository(mirrors, suite, found, self.components)
-            except BootstrapError as error:
-                failure = failure or error
-        raise failure or BootstrapError(f'no mirror for "{suite}"')
+    def _keyrings(self, sources: list[hostapt.Source]) -> list[keyring.Keyring]:
+        path = self.options.get("keyring") or os.environ.get("KEYRING")
+        if path:
+            return [keyring.load(path)]
+        found = keyring.find(self.template.words("keyrings"))
+        known = {one.path for one in found}
+        for signed in dict.fromkeys(one.signed_by for one in sources if one.signed_by):
+            if signed not in known and os.path.exists(signed):
+                found.append(keyring.load(signed))
+        if name := self.template.settings.get("keyring"):
+            found.append(keyring.shipped(f"{self.template.path}/{name}", self.template.words("fingerprints")))
+        return found
 
-    def _add_security(self, client: Client) -> None:
-        suite = self.template.settings["security_suite"].replace("%r", self.codename)
+    def _main(self, mirrors: Mirrors) -> plan.Repository:
+        """The release that was asked for, found by its code name.
+
+        `stable` and the like change their meaning, and on a mirror they may be older than the code name's own file. So
+        the code name that the suite is known to have is tried first; its signed file says whether it is still that.
+        """
+        asked = self.asked
+        guess = self.template.pairs("suites").get(asked, asked)
         try:
-            found = self._first(client, self._mirrors("security_mirror", suite), suite)
-        except (BootstrapError, Missing) as error:
-            self.progress.warning(f"without security updates: {error}")
-            return
-        self.repositories.append(found)
-        self.security_suite, self.security = suite, found.mirrors.bases[0]
+            found = release.fetch(mirrors, guess, self.trust, self.store)
+            if guess == asked or found.suite == asked:
+                return self._repository(mirrors, guess, found)
+        except Unavailable:
+            if guess == asked:
+                raise
+        pointer = release.fetch(mirrors, asked, self.trust._replace(valid_until=False))
+        try:
+            found = release.fetch(mirrors, pointer.codename, self.trust, self.store)
+        except release.NoRelease:
+            return self._repository(mirrors, asked, release.fetch(mirrors, asked, self.trust, self.store))
+        if found.suite != asked:
+            raise BootstrapError(
+                f'the mirror {mirrors.bases[0]} says that "{asked}" is {pointer.codename}, and {pointer.codename} says '
+                f'that it is "{found.suite}"',
+                hint="the mirror is out of date: try another with --mirror, or name the release by its code name",
+            )
+        return self._repository(mirrors, pointer.codename, found)
+
+    def _repository(self, mirrors: Mirrors, suite: str, found: release.Release) -> plan.Repository:
+        wanted = self.template.words("components")
+        if "enable-non-free" in self.options:
+            # Not every release has all of them.
+            wanted += [one for one in self.template.words("non_free") if one in found.components]
+        return plan.Repository(mirrors, suite, found, tuple(wanted))
+
+    def _security(self, sources: list[hostapt.Source]) -> plan.Repository | None:
+        """The suite of security updates; None where there is none, or, with a warning, where it cannot be had."""
+        if {self.asked, self.codename} & set(self.template.words("no_security")):
+            return None
+        pattern = self.template.settings.get("security_suite")
+        if not pattern:
+            return None
+        suite = pattern.replace("%r", self.codename)
+        mirrors = Mirrors(self.client, self._bases("security_mirror", sources))
+        try:
+            found = release.fetch(mirrors, suite, self.trust, self.store)
+            if found.index("main", self.arch) is None:
+                raise Unavailable(f'{mirrors.bases[0]}: "{suite}" has no packages for {self.arch}')
+        except Unavailable as error:
+            if "security-mirror" in self.options or "SECURITY_MIRROR" in os.environ:
+                raise
+            self.progress.warning(f"without security updates: {error.what}")
+            return None
+        return self._repository(mirrors, suite, found)
+
+    # -- packages ----------------------------------------------------------------------------------------------------
+
+    def _variant(self) -> str:
+        variant = self.options.get("variant", "")
+        known = self.template.words("variants")
+        if variant and variant not in known:
+            raise UsageError(
+                f'there is no variant "{variant}"', hint=f"there are {', '.join(known)}; without one: LXC's own set"
+            )
+        return variant
 
     def _wish(self) -> plan.Wish:
-        variant = self.options.get("variant", "")
-        if variant not in ("", "minbase"):
-            raise UsageError(f'there is no variant "{variant}"', hint="minbase is one; without it: LXC's own set")
-        packages = [] if variant else self.template.words("packages")
-        packages += [name for name in self.options.get("packages", "").split(",") if name]
+        end = f".{self.variant}" if self.variant else ""
+        packages = self.template.words(f"packages{end}")
+        packages += [name for name in self.options.get("packages", "").replace(",", " ").split() if name]
         return plan.Wish(
             self.arch,
+            priorities=("required", *self.template.words(f"priorities{end}")),
             first=tuple(self.template.words("first")),
             packages=tuple(packages),
             exclude=tuple(self.template.words("exclude")),
@@ -101,94 +163,59 @@ class System:
 
     # -- the tree ----------------------------------------------------------------------------------------------------
 
-    def install(self, target: str) -> None:
+    @property
+    def kind(self) -> str:
+        """What the cache calls systems like this one."""
+        return f"{self.template.name}-{self.codename}-{self.arch}"
+
+    def install(self, target: str, log: str) -> None:
         """Make the system in the empty directory `target`. Raises BootstrapError."""
-        log = f"{self.store.directory}/logs/{self.template.name}-{self.codename}-{self.arch}.log"
+        settings = install.Install(
+            persona=machine.persona(self.arch), log=log, covered=tuple(self.template.pairs("covered").items())
+        )
         install.install(
-            self.plan, self.repositories, target, install.Install(log=log), store=self.store, workers=self.workers,
+            self.plan, self.repositories, target, settings, store=self.store, workers=self.workers,
             progress=self.progress,
         )  # fmt: skip
 
-    def values(self, name: str) -> dict[str, object]:
-        """What the template's files are rendered with."""
+    def values(self) -> dict[str, object]:
+        """What the template's files are told of the system."""
+        rolling = self.asked in _ROLLING
+        security = self.security
         return {
-            "name": name, "codename": self.codename, "arch": self.arch, "mirror": self.mirror,
-            "security_mirror": self.security, "security_suite": self.security_suite,
-            "components": " ".join(self.components),
+            "release": self.asked, "codename": self.codename, "arch": self.arch, "mirror": self.mirror,
+            "sources_suite": self.asked if rolling else self.codename, "components": " ".join(self.components),
+            "security_mirror": security.mirrors.bases[0] if security else "",
+            "security_suite": security.suite if security else "",
         }  # fmt: skip
 
-    def customize(self, target: str, name: str) -> None:
-        """What is each container's own, in the tree `target`. Raises BootstrapError."""
-        root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def run_script(self, target: str, text: str, *, hostname: str, log: str, what: str) -> None:
+        """Run a template's shell script inside a tree. Raises BootstrapError."""
+        if not text.strip():
+            return
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            self._systemd(root)
-            self._identity(root, target)
-            if "auth-key" in self.options:
-                self._authorize(root, self.options["auth-key"])
-        except OSError as error:
-            raise BootstrapError(f'cannot fit the system in "{target}" to a container: {meaning(error)}') from error
+            settings = Settings(hostname=hostname, persona=machine.persona(self.arch), log=output)
+            with Chroot(target, settings) as chroot:
+                status = chroot.run(["/bin/sh", "-s"], stdin=text)
         finally:
-            os.close(root)
-
-    def _systemd(self, root: int) -> None:
-        if not exists_in_root(root, "lib/systemd/systemd"):
-            return
-        units = "etc/systemd/system"
-        make_dirs_in_root(root, f"{units}/getty.target.wants").close()
-        links = {f"{units}/{unit}": "/dev/null" for unit in self.template.words("mask")}
-        links[f"{units}/default.target"] = "/lib/systemd/system/multi-user.target"
-        for number in range(1, 5):
-            links[f"{units}/getty.target.wants/getty@tty{number}.service"] = "/lib/systemd/system/getty@.service"
-        for path, to in links.items():
-            _link(root, path, to)
-
-    def _identity(self, root: int, target: str) -> None:
-        """Machine id and host keys: no two containers share them."""
-        write_in_root(root, "etc/machine-id", b"")
-        if not exists_in_root(root, "usr/bin/ssh-keygen"):
-            return
-        for kind in ("rsa", "dsa", "ecdsa", "ed25519"):
-            for end in ("", ".pub"):
-                unlink_quietly(root, f"etc/ssh/ssh_host_{kind}_key{end}")
-        with Chroot(target, Settings()) as chroot:
-            status = chroot.wait(chroot.start(["/usr/bin/ssh-keygen", "-A"]))
+            os.close(output)
         if status:
-            raise BootstrapError(f"ssh-keygen -A ended with status {status}: the container would have no host keys")
-
-    def _authorize(self, root: int, path: str) -> None:
-        try:
-            with open(path, "rb") as file:
-                key = file.read(1 << 16)
-        except OSError as error:
-            raise BootstrapError(f'--auth-key: cannot read "{path}": {meaning(error)}') from error
-        make_dirs_in_root(root, "root/.ssh", 0o700).close()
-        write_in_root(root, "root/.ssh/authorized_keys", key, 0o600)
-
-    def config_lines(self, name: str) -> list[str]:
-        """What goes into the container's config."""
-        return [
-            "",
-            "# Common configuration",
-            f"lxc.include = {self.template.settings['include']}",
-            "",
-            "# Container specific configuration",
-            "lxc.tty.max = 4",
-            f"lxc.uts.name = {name}",
-            f"lxc.arch = {self.arch}",
-            "lxc.pty.max = 1024",
-        ]
+            raise BootstrapError(
+                f"{what} of the template {self.template.name} failed (exit status {status})\n{install.tail(log)}",
+                hint=f"the full log is in {log}",
+            )
 
 
-def _link(root: int, path: str, to: str) -> None:
-    unlink_quietly(root, path)
-    with make_dirs_in_root(root, os.path.dirname(path)) as parent:
-        os.symlink(to, os.path.basename(path), dir_fd=parent.number)
-
-
-def unlink_quietly(root: int, path: str) -> None:
-    """Unlink a name that may not be there. Raises OSError."""
+def read_key(path: str) -> str:
+    """An SSH public key for authorized_keys. Raises UsageError."""
     try:
-        unlink_in_root(root, path)
-    except FileNotFoundError:
-        pass
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(1 << 16)
+    except OSError as error:
+        raise UsageError(f'--auth-key: cannot read "{path}": {meaning(error)}') from error
+    if "PRIVATE KEY" in text:
+        raise UsageError(f'--auth-key: "{path}" is a private key', hint="give the public one, which ends in .pub")
+    return text if text.endswith("\n") else text + "\n"
+
 

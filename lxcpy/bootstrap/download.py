@@ -37,6 +37,10 @@ class Broken(Exception):
     """The connection failed, or what came cannot be what was asked for; another try or mirror may do."""
 
 
+class Unavailable(BootstrapError):
+    """A file cannot be had just now: nobody tampered with it, and another mirror or another day may do."""
+
+
 class Expected(NamedTuple):
     """What a signed file says of another."""
 
@@ -284,7 +288,7 @@ class Mirrors:
                     LOG.warn(str(error))
                     break  # its other names are on the same server
         if broken:
-            raise BootstrapError(broken[0], hint=_hint(broken[0]))
+            raise Unavailable(broken[0], hint=_hint(broken[0]))
         raise missing or Missing(f"{paths[0]}: there is no mirror")
 
     def _from(

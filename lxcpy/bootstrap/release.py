@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lxcpy.bootstrap import signature
 from lxcpy.bootstrap.cache import Store
-from lxcpy.bootstrap.download import Expected, Mirrors, Missing
+from lxcpy.bootstrap.download import Expected, Mirrors, Missing, Unavailable
 from lxcpy.bootstrap.keyring import Keyring
 from lxcpy.bootstrap.packages import parse_stanza
 from lxcpy.errors import BootstrapError
@@ -34,6 +34,10 @@ class Trust(NamedTuple):
     keyrings: tuple[Keyring, ...] = ()
     check: bool = True
     valid_until: bool = True
+
+
+class NoRelease(Unavailable):
+    """The mirror is there but has no such release."""
 
 
 class Release:
@@ -148,7 +152,7 @@ def _read(mirrors: Mirrors, path: str, suite: str) -> bytes:
     try:
         return mirrors.read(path, _LIMIT)
     except Missing as error:
-        raise BootstrapError(
+        raise NoRelease(
             f'the mirror {mirrors.bases[0]} has no release "{suite}" ({error})',
             hint="check the name of the release and the address of the mirror",
         ) from error
@@ -189,7 +193,7 @@ def check(release: Release, suite: str, trust: Trust, name: str) -> None:
             f"{name} is dated in the future ({release.fields['Date']})", hint="set the clock of this machine"
         )
     if trust.valid_until and 0 < release.valid_until < now - _SKEW:
-        raise BootstrapError(
+        raise Unavailable(
             f"{name} is out of date since {release.fields['Valid-Until']}",
             hint="the mirror is no longer updated, or the clock is wrong; for a snapshot, --no-check-valid-until",
         )

@@ -1,17 +1,26 @@
-"""Templates: a folder each, with a `template.ini` and a tree of Jinja2 files laid over the root filesystem.
+"""Templates: a folder each. A distribution more is a folder more, no code.
 
-`files/etc/hostname.j2` becomes /etc/hostname. A distribution more is a folder more. jinja2 is imported here alone.
+    template.ini        settings, read by ConfigObj
+    files/              Jinja2 files laid over the root filesystem: files/etc/hostname.j2 becomes /etc/hostname;
+                        one that renders to nothing is not written
+    links.j2            lines `PATH -> TARGET`: links made in the root filesystem
+    base.sh.j2          a shell script run once inside the cached root filesystem
+    container.sh.j2     a shell script run inside each container's own
+    config.j2           the lines appended to the container's config
+
+jinja2 and configobj are imported here, by the functions that need them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lxcpy import paths
 from lxcpy.errors import BootstrapError, UsageError, meaning
-from lxcpy.kernel.fd import make_dirs_in_root, write_in_root
+from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, write_in_root
 
 
 class Template(NamedTuple):
@@ -25,9 +34,17 @@ class Template(NamedTuple):
         """A setting as its words; none where it is not set."""
         return self.settings.get(key, "").split()
 
+    def pairs(self, key: str) -> dict[str, str]:
+        """A setting of words `a=b` as a table."""
+        return {word.partition("=")[0]: word.partition("=")[2] for word in self.words(key)}
+
+    def has(self, name: str) -> bool:
+        """Whether the folder holds that file."""
+        return os.path.isfile(os.path.join(self.path, name))
+
 
 class Setting(NamedTuple):
-    """An option of a template's command line: long name, letters, what its value is called (None: a switch), help."""
+    """An option of a template's command line: long name, letter, what its value is called (None: a switch), help."""
 
     long: str
     short: str
@@ -38,18 +55,32 @@ class Setting(NamedTuple):
 DEB = (
     Setting("release", "r", "RELEASE", "the release, by suite or code name"),
     Setting("arch", "a", "ARCH", "Debian's name of the architecture (default: the host's)"),
-    Setting("mirror", "", "URL", "the mirror (default: MIRROR, else the host's own, else the distribution's)"),
-    Setting("security-mirror", "", "URL", "the mirror of security updates (default: SECURITY_MIRROR, else as above)"),
+    Setting("variant", "", "VARIANT", "the set of packages (default: LXC's own); one of the template's variants"),
     Setting("packages", "", "A,B", "further packages"),
-    Setting("variant", "", "minbase", "minbase: the required packages and apt alone"),
-    Setting("keyring", "", "FILE", "the keyring that must have signed the release"),
+    Setting("mirror", "", "URL", "the mirror, or several (default: MIRROR, else the host's, else a public one)"),
+    Setting("security-mirror", "", "URL", "the mirror of security updates (default: SECURITY_MIRROR, else as above)"),
+    Setting("keyring", "", "FILE", "whose keys must have signed the release (default: KEYRING, else the host's)"),
     Setting("no-check-gpg", "", None, "take an unsigned or badly signed release"),
+    Setting("no-check-valid-until", "", None, "take a release that is out of date, as snapshot mirrors give it"),
     Setting("enable-non-free", "", None, "the components outside main too"),
-    Setting("auth-key", "S", "FILE", "a public key for root's authorized_keys"),
+    Setting("auth-key", "S", "FILE", "an SSH public key for root's authorized_keys"),
+    Setting("password", "", "PASSWORD", "root's password (default: none, logging in with one is locked)"),
+    Setting("locale", "", "LOCALE", "the language (default: LANG, else en_US.UTF-8)"),
+    Setting("timezone", "", "ZONE", "the time zone (default: the host's)"),
     Setting("flush-cache", "F", None, "make the cached root filesystem anew"),
+    Setting("clean", "c", None, "remove the template's cached root filesystems afterwards"),
     Setting("no-cache", "", None, "neither read nor write a cache"),
 )
-BUSYBOX = (Setting("busybox-path", "", "FILE", "a static busybox (default: the one in PATH)"),)
+BUSYBOX = (Setting("busybox-path", "", "FILE", "the busybox to install (default: the one in PATH)"),)
+# What lxc-create passes to every template; here the caller tells these by other ways.
+CONTRACT = (
+    Setting("help", "h", None, "print this help"),
+    Setting("name", "n", "NAME", ""),
+    Setting("path", "p", "PATH", ""),
+    Setting("rootfs", "", "PATH", ""),
+    Setting("mapped-uid", "", "ID", ""),
+    Setting("mapped-gid", "", "ID", ""),
+)
 ENGINES = {"deb": DEB, "busybox": BUSYBOX}
 
 
@@ -86,7 +117,7 @@ def parse(template: Template, words: Sequence[str]) -> dict[str, str]:
     """The template's options out of the words after `--`: long name → value, "1" for a switch. Raises UsageError."""
     import getopt
 
-    table = ENGINES[template.settings["engine"]]
+    table = ENGINES[template.settings["engine"]] + CONTRACT
     letters = "".join(f"{one.short}:" if one.value else one.short for one in table if one.short)
     longs = [f"{one.long}=" if one.value else one.long for one in table]
     hint = f"lxcpy-create -t {template.name} -h lists its options"
@@ -107,25 +138,78 @@ def help_text(template: Template) -> str:
         left = f"-{one.short}, " if one.short else "    "
         left += f"--{one.long}" + (f"={one.value}" if one.value else "")
         lines.append(f"  {left:<28} {one.help}")
+    for key, title in (("release", "Default release"), ("suites", "Releases known"), ("variants", "Variants")):
+        if template.settings.get(key):
+            lines += [""] * (lines[-1][:1] == " ") + [f"{title}: {' '.join(template.words(key))}"]
     return "\n".join(lines) + "\n"
+
+
+class Renderer:
+    """A template's Jinja2 files with one set of values; `quote` in them makes a word safe for the shell.
+
+    root: the root filesystem's descriptor; `exists(PATH)` in the files asks it.
+    """
+
+    def __init__(self, template: Template, root: int, values: Mapping[str, object]) -> None:
+        import jinja2
+
+        self.template = template
+        self.root = root
+        self.failures: tuple[type[Exception], ...] = (jinja2.TemplateError,)
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(template.path), undefined=jinja2.StrictUndefined, trim_blocks=True,
+            lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+        )  # fmt: skip
+        self.environment.filters["quote"] = lambda text: shlex.quote(str(text))
+        self.values = {**values, "exists": self.exists}
+
+    def exists(self, path: str) -> bool:
+        return exists_in_root(self.root, path.lstrip("/"))
+
+    def text(self, name: str) -> str:
+        """One file of the folder, rendered; nothing where there is none. Raises BootstrapError."""
+        if not self.template.has(name):
+            return ""
+        try:
+            return self.environment.get_template(name).render(self.values)
+        except self.failures as error:
+            raise BootstrapError(f"template {self.template.name}: cannot render {name}: {error}") from error
+
+    def lay(self) -> None:
+        """Write files and links into the root filesystem. Raises BootstrapError."""
+        modes = self.template.pairs("modes")
+        base = os.path.join(self.template.path, "files")
+        for directory, below, files in os.walk(base):
+            below.sort()
+            for file in sorted(files):
+                inside = os.path.relpath(os.path.join(directory, file), base)
+                text = self.text(f"files/{inside}")
+                if text.strip():
+                    executable = os.access(os.path.join(directory, file), os.X_OK)
+                    self._guarded(inside.removesuffix(".j2"), self._file, text, modes, 0o755 if executable else 0o644)
+        for line in self.text("links.j2").splitlines():
+            path, arrow, to = line.strip().partition(" -> ")
+            if arrow:
+                self._guarded(path.strip("/"), self._link, to)
+
+    def _guarded(self, path: str, make: Callable[..., None], *words: Any) -> None:
+        try:
+            make(path, *words)
+        except OSError as error:
+            raise BootstrapError(f"template {self.template.name}: cannot write /{path}: {meaning(error)}") from error
+
+    def _file(self, path: str, text: str, modes: Mapping[str, str], mode: int) -> None:
+        parent = os.path.dirname(path)
+        make_dirs_in_root(self.root, parent, int(modes.get(parent, "755"), 8)).close()
+        write_in_root(self.root, path, text.encode(), int(modes.get(path, f"{mode:o}"), 8))
+
+    def _link(self, path: str, to: str) -> None:
+        with make_dirs_in_root(self.root, os.path.dirname(path)) as parent:
+            if exists_in_root(self.root, path):
+                unlink_in_root(self.root, path)
+            os.symlink(to, os.path.basename(path), dir_fd=parent.number)
 
 
 def overlay(template: Template, root: int, values: Mapping[str, object]) -> None:
     """Render the template's files over the root filesystem `root` (a directory's descriptor). Raises BootstrapError."""
-    import jinja2
-
-    base = os.path.join(template.path, "files")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(base), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
-    for directory, _folders, files in os.walk(base):
-        for file in sorted(files):
-            inside = os.path.relpath(os.path.join(directory, file), base)
-            try:
-                text = environment.get_template(inside).render(values)
-                make_dirs_in_root(root, os.path.dirname(inside)).close()
-                write_in_root(root, inside.removesuffix(".j2"), text.encode())
-            except (jinja2.TemplateError, OSError) as error:
-                words = meaning(error) if isinstance(error, OSError) else str(error)
-                raise BootstrapError(f"template {template.name}: cannot write /{inside}: {words}") from error
+    Renderer(template, root, values).lay()

@@ -17,12 +17,14 @@ from lxcpy.bootstrap import script
 from lxcpy.bootstrap import template as templates
 from lxcpy.bootstrap.create import bootstrap
 from lxcpy.bootstrap.progress import Silent
+from lxcpy.bootstrap.rootfscache import Trees
 from lxcpy.config import load as config_load
 from lxcpy.config import system
 from lxcpy.config.file import ConfigFile
 from lxcpy.errors import ConfigError, LxcpyError, StateError, StorageError, UsageError, meaning
 from lxcpy.kernel import idmap
 from lxcpy.runtime import destroy, joins, lookup, partial
+from lxcpy.storage import blob
 from lxcpy.storage.copy import copy_tree
 from lxcpy.storage.tree import remove_tree, spread
 
@@ -170,8 +172,7 @@ def _run_template(request: Request, template: Any, rootfs: str, config_path: str
         config_path=config_path,
         name=request.name,
         progress=request.progress or Silent(),
-        clone=copy_tree,
-        remove=remove_tree,
+        trees=Trees(copy_tree, remove_tree, blob.pack, blob.unpack, blob.usable),
     )
 
 

@@ -1,0 +1,166 @@
+"""Finished root filesystems, kept packed in the cache and named by all that went into them.
+
+    DIR/rootfs/NAME.lock       held by who makes NAME; whatever stands under a NAME whose lock is free is a leftover
+    DIR/rootfs/NAME.partial/   the tree while it is made
+    DIR/rootfs/NAME.packed     the finished one
+
+A kill at any moment leaves a partial tree that the next run removes, never a packed one that is not whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.progress import Progress
+from lxcpy.errors import BootstrapError, meaning
+from lxcpy.log import Log
+
+LOG = Log("bootstrap")
+_KEPT = 4  # packed trees of one kind; the longest unused go first
+
+
+class Trees(NamedTuple):
+    """What the storage can do with trees; all raise LxcpyError.
+
+    copy(source, target): an exact copy into an empty directory, its owners shifted where the container has an id map.
+    remove(tree). pack(tree, file) and unpack(file, directory): the packed form. usable(file): whether it is one, whole.
+    shifted: copy shifts owners, so a tree is finished before it is copied.
+    """
+
+    copy: Callable[[str, str], None]
+    remove: Callable[[str], None]
+    pack: Callable[[str, str], None]
+    unpack: Callable[[str, str], None]
+    usable: Callable[[str], bool]
+    shifted: bool = False
+
+
+class RootfsCache:
+    """The packed trees of a store."""
+
+    def __init__(self, store: Store, trees: Trees) -> None:
+        self.directory = f"{store.directory}/rootfs"
+        self.trees = trees
+
+    def fill(
+        self, kind: str, key: str, target: str, make: Callable[[str], None], progress: Progress, *, anew: bool = False
+    ) -> None:
+        """Put the tree KIND-KEY into the empty directory `target`; `make(directory)` makes it if it is not there.
+
+        anew: make it in any case. Raises BootstrapError, and what `make` and the storage raise.
+        """
+        name = f"{self.directory}/{kind}-{key}"
+        packed = f"{name}.packed"
+        if anew or not self.trees.usable(packed):
+            with self._locked(name):
+                # Another process may have made it while this one waited.
+                if anew or not self.trees.usable(packed):
+                    self._make(name, make, progress)
+                    self._thin(kind)
+                    if self._move(f"{name}.partial", target):
+                        return
+        progress.start("copy")
+        self.trees.unpack(packed, target)
+        os.utime(packed)
+        progress.finish("copy")
+
+    def flush(self, kind: str) -> None:
+        """Remove the packed trees of a kind (a template, or a template, release and architecture)."""
+        for path in self._entries(kind):
+            _unlink(path)
+
+    @contextmanager
+    def workplace(self, name: str) -> Iterator[str]:
+        """A directory for a tree that is copied to its place when it is finished; gone afterwards."""
+        path = f"{self.directory}/work-{name}-{os.getpid()}"
+        with self._locked(path):
+            os.mkdir(f"{path}.partial", 0o755)
+            try:
+                yield f"{path}.partial"
+            finally:
+                self.trees.remove(f"{path}.partial")
+
+    def _make(self, name: str, make: Callable[[str], None], progress: Progress) -> None:
+        partial = f"{name}.partial"
+        try:
+            os.mkdir(partial, 0o755)
+            make(partial)
+        except BaseException:
+            self.trees.remove(partial)
+            raise
+        progress.start("pack")
+        try:
+            self.trees.pack(partial, f"{name}.packed")
+        except BaseException:
+            self.trees.remove(partial)
+            raise
+        progress.finish("pack")
+
+    def _move(self, partial: str, target: str) -> bool:
+        """Give the tree just made to the container, for free on one file system; False where it is another."""
+        try:
+            for entry in os.listdir(partial):
+                os.rename(f"{partial}/{entry}", f"{target}/{entry}")
+            os.chmod(target, 0o755)
+            return True
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise BootstrapError(f'cannot move the new system to "{target}": {meaning(error)}') from error
+            return False
+        finally:
+            self.trees.remove(partial)
+
+    def _entries(self, kind: str) -> list[str]:
+        return [
+            f"{self.directory}/{name}"
+            for name in os.listdir(self.directory)
+            if name.startswith(f"{kind}-") and name.endswith(".packed")
+        ]
+
+    def _thin(self, kind: str) -> None:
+        """Keep the last used of a kind."""
+        for path in sorted(self._entries(kind), key=os.path.getmtime, reverse=True)[_KEPT:]:
+            _unlink(path)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold NAME's lock; leftovers of those who held one and were killed are removed first."""
+        try:
+            lock = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BootstrapError(f'cannot use the cache "{self.directory}": {meaning(error)}') from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._sweep(os.path.basename(name))
+            yield
+        finally:
+            os.close(lock)
+
+    def _sweep(self, own: str) -> None:
+        for entry in os.listdir(self.directory):
+            name, end = os.path.splitext(entry)
+            if end != ".partial":
+                continue
+            lock = os.open(f"{self.directory}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if name != own:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                LOG.info(f"removing {entry}, which a killed run left")
+                self.trees.remove(f"{self.directory}/{entry}")
+            except BlockingIOError:
+                continue  # somebody is at work
+            finally:
+                os.close(lock)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
