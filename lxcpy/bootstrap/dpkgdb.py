@@ -18,8 +18,9 @@ def make_empty(root: int) -> None:
     """An empty database below the directory `root`. Raises OSError."""
     for name in _DIRECTORIES:
         make_dirs_in_root(root, f"{ADMIN}/{name}").close()
-    for name in ("status", "available", "triggers/File", "triggers/Unincorp", "triggers/Lock"):
+    for name in ("status", "available", "triggers/File", "triggers/Unincorp"):
         write_in_root(root, f"{ADMIN}/{name}", b"")
+    write_in_root(root, f"{ADMIN}/triggers/Lock", b"", 0o600)
     write_in_root(root, f"{ADMIN}/info/format", b"1\n")  # names of Multi-Arch: same packages carry the architecture
 
 
