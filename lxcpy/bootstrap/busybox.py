@@ -20,7 +20,7 @@ _LIBRARIES = ("lib", "usr/lib", "lib64", "usr/lib64")
 _SCRIPT = re.compile(r"-s[ ,].*\(default:? ?/?([^)\s]+)\)|-s.*Run PROG.*?\(default /?([^)\s]+)\)")
 
 
-def fill(template: Template, target: str, name: str, program: str | None = None) -> str:
+def fill(template: Template, target: str, name: str, program: str | None = None, *, mapped: bool = False) -> str:
     """Make the system in the empty directory `target`; the lines for its config. Raises BootstrapError."""
     source = program or shutil.which("busybox")
     if source is None:
@@ -39,7 +39,7 @@ def fill(template: Template, target: str, name: str, program: str | None = None)
         os.link(os.path.join(target, "bin/busybox"), os.path.join(target, "sbin/init"))
         root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            renderer = Renderer(template, root, {"name": name, "libraries": libraries})
+            renderer = Renderer(template, root, {"name": name, "libraries": libraries, "mapped": mapped})
             renderer.lay()
             script = _script_place(source) or template.settings["udhcpc"]
             make_dirs_in_root(root, os.path.dirname(script)).close()

@@ -37,10 +37,17 @@ def bootstrap(
     options = parse(template, words)
     mask = os.umask(0o022)
     try:
-        if template.settings["engine"] == "busybox":
-            lines = busybox.fill(template, target, name, options.get("busybox-path"))
-        else:
-            lines = _deb(template, options, target, config_path, name, progress, trees)
+        with ExitStack() as stack:
+            tree = target
+            if trees.shifted:
+                # Its files belong to ids that this process is not: it is made as it is, and shifted when complete.
+                tree = stack.enter_context(RootfsCache(Store(paths.cache_dir()), trees).workplace(name))
+            if template.settings["engine"] == "busybox":
+                lines = busybox.fill(template, tree, name, options.get("busybox-path"), mapped=trees.shifted)
+            else:
+                lines = _deb(template, options, tree, config_path, name, progress, trees)
+            if tree != target:
+                trees.copy(tree, target)
         _configure(config_path, lines)
     finally:
         os.umask(mask)
@@ -48,10 +55,10 @@ def bootstrap(
 
 
 def _deb(
-    template: Template, options: Mapping[str, str], target: str, config_path: str, name: str, progress: Progress,
+    template: Template, options: Mapping[str, str], tree: str, config_path: str, name: str, progress: Progress,
     trees: Trees,
 ) -> str:  # fmt: skip
-    values = _values(options, config_path, name)
+    values = {**_values(options, config_path, name), "mapped": trees.shifted}
     store = Store(paths.cache_dir())
     cache = RootfsCache(store, trees)
     log = f"{store.directory}/logs/{template.name}-{name}-{os.getpid()}.log"
@@ -59,13 +66,12 @@ def _deb(
         system = deb_system.System(template, options, store, progress, stack)
         values.update(system.values())
 
-        def make(tree: str) -> None:
-            system.install(tree, log)
-            with _renderer(template, tree, values) as renderer:
+        def make(base: str) -> None:
+            system.install(base, log)
+            with _renderer(template, base, values) as renderer:
                 text = renderer.text("base.sh.j2")
-            system.run_script(tree, text, hostname="localhost", log=log, what="the script base.sh")
+            system.run_script(base, text, hostname="localhost", log=log, what="the script base.sh")
 
-        tree = target if not trees.shifted else stack.enter_context(cache.workplace(name))
         if "no-cache" in options:
             make(tree)
         else:
@@ -77,8 +83,6 @@ def _deb(
             config = renderer.text("config.j2")
         system.run_script(tree, text, hostname=name, log=log, what="the script container.sh")
         progress.finish("customize")
-        if tree != target:
-            trees.copy(tree, target)
         if "clean" in options:
             cache.flush(template.name)
         _remove(log)

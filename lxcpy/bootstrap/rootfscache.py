@@ -85,6 +85,7 @@ class RootfsCache:
                 yield f"{path}.partial"
             finally:
                 self.trees.remove(f"{path}.partial")
+                _unlink(f"{path}.lock")  # nobody else waits for a name with this process's number
 
     def _make(self, name: str, make: Callable[[str], None], progress: Progress) -> None:
         partial = f"{name}.partial"

@@ -25,6 +25,7 @@ from lxcpy.errors import ConfigError, LxcpyError, StateError, StorageError, Usag
 from lxcpy.kernel import idmap
 from lxcpy.runtime import destroy, joins, lookup, partial
 from lxcpy.storage import blob
+from lxcpy.storage.base import Shift
 from lxcpy.storage.copy import copy_tree
 from lxcpy.storage.tree import remove_tree, spread
 
@@ -137,11 +138,9 @@ def _make_storage(request: Request, config: ConfigFile) -> str:
     kind = "dir" if request.backing in ("none", "best") else request.backing
     rootfs = request.directory or os.path.join(request.lxcpath, request.name, "rootfs")
     uids, gids = _ranges(config)
-    if uids and request.template != "none" and not request.template.startswith("/"):
-        raise UsageError(
-            "templates of lxcpy make containers without lxc.idmap so far",
-            hint="create it with a config without lxc.idmap",
-        )
+    if uids:
+        # as LXC: the container's root must be able to pass its directory
+        os.chown(os.path.join(request.lxcpath, request.name), *joins.root_of(uids, gids))
     text = storage.backend(kind).create(rootfs, owner=joins.root_of(uids, gids))
     config.set("lxc.rootfs.path", text)
     return rootfs
@@ -172,8 +171,19 @@ def _run_template(request: Request, template: Any, rootfs: str, config_path: str
         config_path=config_path,
         name=request.name,
         progress=request.progress or Silent(),
-        trees=Trees(copy_tree, remove_tree, blob.pack, blob.unpack, blob.usable),
+        trees=_trees(ConfigFile.load(config_path)),
     )
+
+
+def _trees(config: ConfigFile) -> Trees:
+    """What the bootstrapper needs of the storage; owners move into the container's id map, if it has one."""
+    uids, gids = _ranges(config)
+    shift = Shift(after=(tuple(uids), tuple(gids)))
+
+    def copy(source: str, target: str) -> None:
+        copy_tree(source, target, shift=shift if uids else None)
+
+    return Trees(copy, remove_tree, blob.pack, blob.unpack, blob.usable, shifted=bool(uids))
 
 
 def _add_header(config_path: str, template: Any, words: Sequence[str]) -> None:
