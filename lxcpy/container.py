@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+from lxcpy import paths
 from lxcpy.errors import StateError
 from lxcpy.runtime import client, lookup, lxcclient
 
@@ -318,11 +319,7 @@ def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:
 
 def defined(lxcpath: str) -> list[str]:
     """The names that have a config file in an lxcpath, sorted by byte; none where the directory is missing."""
-    try:
-        names = os.listdir(lxcpath)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted((name for name in names if os.path.isfile(f"{lxcpath}/{name}/config")), key=os.fsencode)
+    return paths.containers(lxcpath)
 
 
 def no_such(lxcpath: str, name: str) -> StateError:

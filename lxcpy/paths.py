@@ -26,6 +26,15 @@ def cache_dir() -> str:
     return os.environ.get("LXCPY_CACHE_DIR") or "/var/cache/lxcpy"
 
 
+def containers(lxcpath: str) -> list[str]:
+    """The names that have a config file in an lxcpath, sorted by byte; none where the directory is missing."""
+    try:
+        names = os.listdir(lxcpath)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((name for name in names if os.path.isfile(f"{lxcpath}/{name}/config")), key=os.fsencode)
+
+
 def data_dir(kind: str) -> str:
     """The directory of the data files of `kind`: config, templates or man.
 

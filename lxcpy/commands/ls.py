@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from lxcpy import paths
 from lxcpy.cli import output
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option
@@ -179,6 +180,10 @@ class Asked(NamedTuple):
     def states(self) -> bool:
         return self.detail or self.active or self.running or self.frozen or self.stopped or self.nesting > 0
 
+    @property
+    def peeks(self) -> bool:
+        return self.detail or bool(self.groups) or self.nesting > 0
+
 
 def keep(asked: Asked, state: str) -> bool:
     """Do the filters on the state let a container through? All that are given must hold."""
@@ -192,14 +197,15 @@ def keep(asked: Asked, state: str) -> bool:
 
 def gather(lxcpath: str, asked: Asked, matches: Callable[[str], bool], level: int = 0, parent: str = "") -> list[Row]:
     """The rows of an lxcpath and of what is nested in it."""
-    from lxcpy.container import defined, states
     from lxcpy.runtime import lxcclient
 
-    known = set(defined(lxcpath))
+    known = set(paths.containers(lxcpath))
     found: dict[str, dict[str, Any]] = {}
     if level:
         found = states_inside(lxcpath)
     elif asked.states:
+        from lxcpy.container import states
+
         found = states(lxcpath, addresses=asked.detail, cgroups=asked.memory)
     running = set(found) if asked.states else set(lxcclient.running(lxcpath))
     rows: list[Row] = []
@@ -210,13 +216,15 @@ def gather(lxcpath: str, asked: Asked, matches: Callable[[str], bool], level: in
         state = str(facts["state"]) if facts else "STOPPED"
         if not keep(asked, state):
             continue
-        peeked = _peek(lxcpath, name, facts, name in known)
-        if not set(asked.groups) <= set(peeked.groups):
-            continue
+        peeked = None
+        if asked.peeks:
+            peeked = _peek(lxcpath, name, facts, name in known)
+            if not set(asked.groups) <= set(peeked.groups):
+                continue
         shown = f"{parent}/{name}" if parent and asked.paths else name
-        row = Row(shown, state if asked.states else "", groups=peeked.groups, level=level)
-        if asked.detail:
-            row = row._replace(autostart=peeked.auto, unprivileged=peeked.unprivileged)
+        row = Row(shown, state if asked.states else "", level=level)
+        if asked.detail and peeked:
+            row = row._replace(groups=peeked.groups, autostart=peeked.auto, unprivileged=peeked.unprivileged)
         if asked.detail and facts:
             row = _detailed(row, lxcpath, asked, facts)
         rows.append(row)
@@ -225,7 +233,8 @@ def gather(lxcpath: str, asked: Asked, matches: Callable[[str], bool], level: in
             def listing(parent: str = shown) -> list[Row]:
                 return gather(lxcpath, asked, matches, level + 1, parent)
 
-            rows += nested(int(facts["pid"]) if facts else peeked.rootfs.removeprefix("dir:"), listing)
+            rootfs = peeked.rootfs.removeprefix("dir:") if peeked else ""
+            rows += nested(int(facts["pid"]) if facts else rootfs, listing)
     return rows
 
 
