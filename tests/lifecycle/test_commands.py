@@ -249,7 +249,7 @@ def test_config_prints_settings(run: Run) -> None:
     assert run("config", "-l").stdout.split()[:2] == ["lxc.default_config", "lxc.lxcpath"]
     assert run("config", "lxc.nonsense").stdout == "Unknown configuration item: lxc.nonsense\n"
     assert run("config", "lxc.nonsense").returncode == 1
-    assert run("config").stdout.startswith("Usage: lxcpy-config -l | KEY\n")
+    assert run("config").stdout.startswith("Usage: lxcpy-config -l | KEY | check NAME | explain NAME\n")
 
 
 def test_nested_containers_are_listed(quick: Run, box: Any) -> None:
