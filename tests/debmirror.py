@@ -316,8 +316,13 @@ def tiny(archive: Archive, *, kind: str = "xz", postinst: bytes = b"") -> None:
     archive.add({"Package": "shell", **required}, {"usr/bin/busybox": (busybox, 0o755), **links}, kind=kind)
     archive.add(
         {"Package": "dpkg", "Depends": "shell | sh, base-passwd (>= 1)", **required},
-        {"usr/bin/dpkg": (DPKG, 0o755), "usr/bin/dpkg-trigger": (b"#!/bin/sh\necho \"$@\" >>/triggered\n", 0o755),
-         "usr/bin/chpasswd": (b"#!/bin/sh\ncat >/chpasswd\n", 0o755), "etc/dpkg.cfg": b"# conffile\n", "proc": "/", "sys": "/", "run": "/", "tmp": "/", "etc/triggered.d": "/"},
+        {
+            "usr/bin/dpkg": (DPKG, 0o755),
+            "usr/bin/dpkg-trigger": (b'#!/bin/sh\necho "$@" >>/triggered\n', 0o755),
+            "usr/bin/chpasswd": (b"#!/bin/sh\ncat >/chpasswd\n", 0o755),
+            "etc/dpkg.cfg": b"# conffile\n",
+            **dict.fromkeys(("proc", "sys", "run", "tmp", "etc/triggered.d"), "/"),
+        },
         info={"conffiles": b"/etc/dpkg.cfg\n", "triggers": b"interest-noawait /etc/triggered.d\n"}, kind=kind,
     )  # fmt: skip
     archive.add(

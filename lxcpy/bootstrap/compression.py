@@ -1,14 +1,12 @@
 """Decompression as a stream: gzip, xz, bzip2 from the standard library; zstd from what the machine has.
 
-zstd: the standard library's module (Python 3.14), else backports.zstd, else libzstd by ctypes (Debian's and Ubuntu's
-dpkg need that library, so it is there), else the zstd program.
+zstd: the standard library's module (Python 3.14), else backports.zstd, else libzstd by ctypes (systemd, kmod and every
+package manager of today need that library, so it is there).
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -222,20 +220,3 @@ def inflate(kind: str, data: bytes) -> bytes:
     plain = b"".join(inflater.feed(data))
     inflater.end()
     return plain
-
-
-def through_program(data: bytes) -> bytes:
-    """zstd data decompressed by the zstd program, for machines with nothing better. Raises BootstrapError."""
-    try:
-        return subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise BootstrapError(
-            f"cannot decompress zstd data: {error}", hint="install libzstd1, zstd, or the Python package backports.zstd"
-        ) from error
-
-
-def available(kind: str) -> bool:
-    """Whether `kind` can be decompressed, in this process or by a program."""
-    if kind in prepare([kind]):
-        return True
-    return kind == "zst" and any(os.access(f"{place}/zstd", os.X_OK) for place in os.get_exec_path())

@@ -30,7 +30,7 @@ def sources(root: str = "/etc/apt") -> list[Source]:
             found += _deb822(text)
         elif path.endswith(".list"):
             found += _one_line(text)
-    return found
+    return [source for source in found if source.uri.startswith(("http://", "https://", "file:/"))]
 
 
 def _one_line(text: str) -> list[Source]:

@@ -265,7 +265,7 @@ def tail(path: str, count: int = _TAIL) -> str:
 
 _NOTHING = re.compile(
     r"""^\s*(?:\#.*|set\s+-[eu]+|exit\s+0|:|true|
-        (?:/usr/bin/)?dpkg-maintscript-helper\b.*)?\s*$""",
+        (?:/usr/bin/)?dpkg-maintscript-helper\b(?:[^;&|`$]|\$[^(])*)?\s*$""",
     re.VERBOSE,
 )
 
@@ -273,6 +273,4 @@ _NOTHING = re.compile(
 def idle(script: str) -> bool:
     """Whether a preinst does nothing in a first installation: comments, and calls of dpkg-maintscript-helper alone."""
     joined = script.replace("\\\n", " ")
-    return joined.startswith("#!") and all(
-        _NOTHING.match(line) and "`" not in line and "$(" not in line for line in joined.splitlines()
-    )
+    return joined.startswith("#!") and all(_NOTHING.match(line) for line in joined.splitlines())

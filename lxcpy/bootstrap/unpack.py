@@ -52,11 +52,10 @@ class Unpacking:
     def start(self) -> None:
         """Begin. The package that knows the system's users is unpacked before all others, as dpkg would need it."""
         missing = [item for item in self._wanted if not self.store.holds(item.expected)]
-        self.progress.start("download", total=sum(item.size for item in missing), unit="bytes")
+        if missing:
+            self.progress.start("download", total=sum(item.size for item in missing), unit="bytes")
         self.progress.start("unpack", total=len(self._wanted), unit="packages")
         self._missing = len(missing)
-        if not missing:
-            self.progress.finish("download")
         users = next((item for item in self._wanted if item.name == "base-passwd"), None)
         if users is not None:
             self._fetch(users)
