@@ -317,6 +317,7 @@ def main(options: Options, report: Channel, stdio: list[int]) -> NoReturn:
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setpgid(0, 0)  # hooks are in it too, so that nothing of a killed launcher goes on
         process.set_title(f"lxcpy launcher {options.lxcpath} {options.name}")
         os.environ.clear()
         os.environ.update(options.environ)

@@ -137,7 +137,7 @@ class Live:
         for fd in self.stdio:
             os.close(fd)
         self.stdio = []
-        self.launching = ours
+        self.launching, self.launcher = ours, pid
         self.waiting_in_hook = False
         self.loop.watch(ours.fileno(), lambda _events: self._launcher_speaks())
         self.loop.watch_process(Fd(pidfd), pid, lambda _status: None)
@@ -203,6 +203,10 @@ class Live:
 
     def _launcher_died(self) -> None:
         """No word before its end: killed. Its record tells what there is to undo."""
+        try:
+            os.killpg(self.launcher, signal.SIGKILL)  # a hook that it waited for
+        except ProcessLookupError:
+            pass
         record = state.load(self.lxcpath, self.name)
         if record is not None:
             if record.get("init"):

@@ -1,0 +1,140 @@
+"""`kill -9` of the supervisor and of launchers at any moment: the next command works and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lxcpy.errors import LxcpyError
+from lxcpy.runtime import client
+
+if TYPE_CHECKING:
+    from conftest import Define
+
+pytestmark = pytest.mark.requires("root", "busybox")
+
+
+def supervisor_pid() -> int:
+    with client.connect() as supervisor:
+        return int(supervisor.ask("status")["pid"])
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        time.sleep(0.002)
+
+
+def try_to(call: object) -> None:
+    """A command that may lose its supervisor in the middle: then it says so, and is no worse than that."""
+    try:
+        call()  # type: ignore[operator]
+    except LxcpyError:
+        pass
+
+
+@pytest.mark.parametrize("hook", ["pre-start", "mount", "start-host"])
+def test_the_supervisor_dies_while_a_container_starts(box: Define, tmp_path: Path, hook: str) -> None:
+    begun = tmp_path / "begun"
+    one = box(f"lxc.hook.{hook} = sh -c 'touch {begun}; sleep 2'\n")
+    pid = supervisor_pid()
+    start = threading.Thread(target=try_to, args=(one.start,))
+    start.start()
+    deadline = time.monotonic() + 10
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert begun.exists()
+    kill(pid)
+    start.join()
+    assert one.state in ("STOPPED", "RUNNING")
+    Path(one.config_file).write_text(Path(one.config_file).read_text().replace(f"lxc.hook.{hook}", f"#lxc.hook.{hook}"))
+    one.start()
+    assert one.state == "RUNNING"
+    assert one.kill(10)
+
+
+def test_a_launcher_dies_while_a_container_starts(box: Define, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    one = box(f"lxc.hook.start-host = sh -c 'touch {begun}; sleep 30'\n")
+    errors: list[LxcpyError] = []
+
+    def start() -> None:
+        try:
+            one.start()
+        except LxcpyError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    from lxcpy.runtime import state
+
+    record = state.load(one.lxcpath, one.name)
+    assert record is not None
+    kill(record["launcher"][0])
+    thread.join(20)
+    assert [error.what for error in errors] == ["the launcher was killed before the container ran"]
+    assert one.state == "STOPPED"
+
+
+def test_the_supervisor_dies_while_a_container_stops(box: Define, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    one = box(f"lxc.hook.stop = sh -c 'touch {begun}; sleep 1'\n")
+    one.start()
+    pid = supervisor_pid()
+    stop = threading.Thread(target=try_to, args=(one.kill,))
+    stop.start()
+    deadline = time.monotonic() + 10
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    kill(pid)
+    stop.join()
+    deadline = time.monotonic() + 20
+    while one.state != "STOPPED" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert one.state == "STOPPED"
+    one.start()
+    assert one.kill(10)
+
+
+def test_at_random_moments(box: Define) -> None:
+    """Moments of starts and stops of several containers; whatever happens, the truth can be asked for."""
+    boxes = [box() for _ in range(4)]
+    chance = random.Random(7)
+    for _ in range(10):
+        pid = supervisor_pid()
+        threads = [
+            threading.Thread(target=try_to, args=(one.start if chance.random() < 0.6 else lambda one=one: one.kill(5),))
+            for one in boxes
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(chance.random() * 0.06)
+        kill(pid)
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        for one in boxes:
+            state = one.state
+            assert state in ("RUNNING", "STOPPED"), state
+            running = one.init_pid
+            assert bool(running) == (state == "RUNNING")
+    for one in boxes:
+        if one.state == "RUNNING":
+            assert one.kill(10)
+        one.start()
+        assert one.kill(10)
