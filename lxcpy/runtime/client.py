@@ -131,9 +131,7 @@ def _try() -> Client | None:
         return None
     except PermissionError:
         sock.close()
-        raise StateError(
-            f"no permission to speak to the supervisor at {socket_path()}", hint="run the command as root (sudo)"
-        ) from None
+        raise StateError("containers need root here", hint="run the command with sudo") from None
     return Client(sock)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from lxcpy import paths, storage
+from lxcpy import storage
 from lxcpy.bootstrap import script
 from lxcpy.bootstrap import template as templates
 from lxcpy.bootstrap.create import bootstrap
@@ -46,6 +46,8 @@ class Request(NamedTuple):
 
 def create(request: Request) -> None:
     """Make the container. Raises LxcpyError with nothing left behind."""
+    if os.geteuid():
+        raise StateError("containers need root here", hint="run the command with sudo")
     start = _begin_config(request)
     template = None if request.template == "none" else find_template(request.template)
     directory = os.path.join(request.lxcpath, request.name)
@@ -87,7 +89,7 @@ def find_template(name: str) -> Any:
 
 def _begin_config(request: Request) -> str:
     """The text the config starts with. Raises ConfigError, StateError."""
-    path = request.config or system.system_value("lxc.default_config") or paths.DEFAULT_CONFIG
+    path = request.config or system.default_config()
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             text = file.read()
