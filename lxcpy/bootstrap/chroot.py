@@ -12,7 +12,8 @@ import select
 import signal
 import socket
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from lxcpy.errors import BootstrapError, meaning
@@ -57,6 +58,7 @@ class Settings(NamedTuple):
     status: int = -1
 
 
+_INSIDE = "system"  # the target's name in the agent's root
 STATUS = 9  # the number under which a program finds the status descriptor
 
 
@@ -199,32 +201,44 @@ class _Agent:
         os.dup2(self.null, 0)
 
     def enter(self) -> None:
-        """Make the target the root of the mount namespace; mount what programs expect. Raises OSError."""
+        """Leave the host's mounts for an empty root with the target in it; mount what programs expect there.
+
+        The target is a chroot below this process's root and not its root itself: maintainer scripts that ask (ischroot,
+        by comparing / with /proc/1/root) must learn that there is no init here to restart. Raises OSError.
+        """
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
-        mount.mount(self.target, self.target, None, mount.MS_BIND)
-        # A target on a file system mounted with nodev or noexec would be of no use; here it is only this namespace's.
-        mount.mount(None, self.target, None, mount.MS_REMOUNT | mount.MS_BIND)
+        inner = os.open(self.target, os.O_PATH | os.O_DIRECTORY)
+        mount.mount("none", self.target, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=700,size=4k,nr_inodes=4")
         os.chdir(self.target)
+        os.mkdir(_INSIDE, 0o700)
+        mount.mount(f"/proc/self/fd/{inner}", _INSIDE, None, mount.MS_BIND)
+        os.close(inner)
+        # A target on a file system mounted with nodev or noexec would be of no use; here it is only this namespace's.
+        mount.mount(None, _INSIDE, None, mount.MS_REMOUNT | mount.MS_BIND)
         mount.pivot_root(".", ".")
         mount.umount(".", mount.MNT_DETACH)
         os.chdir("/")
+        self.outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         socket.sethostname(self.settings.hostname)
-        quiet = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-        mount.mount("proc", "/proc", "proc", quiet)
-        for path in ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"):
-            if os.path.exists(path):
-                mount.mount(path, path, None, mount.MS_BIND)
-                mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND | mount.MS_RDONLY | quiet)
-        for path in ("/proc/kcore", "/proc/kmsg", "/proc/keys"):
-            if os.path.exists(path) and os.path.exists("/dev/null"):
-                mount.mount("/dev/null", path, None, mount.MS_BIND)
-        mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)
+        with self.inside():
+            _mount_system()
         os.setgroups([])
         os.umask(0o022)
         if self.settings.persona:
             process.personality(self.settings.persona)
         if not self.settings.sync:
             nosync.install()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Resolve paths as the target's programs do."""
+        os.chroot(f"/{_INSIDE}")
+        os.chdir("/")
+        try:
+            yield
+        finally:
+            os.fchdir(self.outside)
+            os.chroot(".")
 
     def serve(self) -> None:
         """Requests in, ends of programs out, until the other side closes."""
@@ -248,7 +262,8 @@ class _Agent:
     def handle(self, request: dict[str, Any]) -> None:
         if "cover" in request:
             try:
-                mount.mount(request["source"], request["cover"], None, mount.MS_BIND)
+                with self.inside():
+                    mount.mount(request["source"], request["cover"], None, mount.MS_BIND)
                 answer = {}
             except OSError as error:
                 answer = {"error": str(error)}
@@ -279,6 +294,8 @@ class _Agent:
                 if number not in (signal.SIGKILL, signal.SIGSTOP):
                     signal.signal(number, signal.SIG_DFL)
             os.setsid()
+            os.chroot(f"/{_INSIDE}")
+            os.chdir("/")
             stdin = self.null
             if request["stdin"]:
                 stdin = os.memfd_create("stdin")
@@ -299,3 +316,17 @@ class _Agent:
             traceback.print_exc()
         finally:
             os._exit(127)
+
+
+def _mount_system() -> None:
+    """/proc without what reaches the machine, and /sys to look at. Raises OSError."""
+    quiet = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+    mount.mount("proc", "/proc", "proc", quiet)
+    for path in ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"):
+        if os.path.exists(path):
+            mount.mount(path, path, None, mount.MS_BIND)
+            mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND | mount.MS_RDONLY | quiet)
+    for path in ("/proc/kcore", "/proc/kmsg", "/proc/keys"):
+        if os.path.exists(path) and os.path.exists("/dev/null"):
+            mount.mount("/dev/null", path, None, mount.MS_BIND)
+    mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)
