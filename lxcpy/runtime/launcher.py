@@ -13,14 +13,16 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from lxcpy import log
+from lxcpy import log, paths
 from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.cgroups import tree as cgroup_tree
+from lxcpy.config import load as config_load
 from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, StateError, from_dict, meaning
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links
+from lxcpy.rootfs import plan as rootfs_plan
 from lxcpy.runtime import hooks, init, joins, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
@@ -310,6 +312,19 @@ class Launch:
             self.channel.close()
             joins.kill_and_wait(self.pidfd)
         teardown(self.record, failed=True)
+
+
+def wait_for_work(report: Channel) -> NoReturn:
+    """A launcher before there is a start: touch the pages that a start writes to, then wait. Never returns."""
+    try:
+        process.set_title("lxcpy-supervisor: spare launcher")
+        config = config_load.load(os.path.join(paths.data_dir("config"), "debian.common.conf"))
+        cgroup_plan.plan(config.cgroup, name="spare", layout=cgroup_layout.detect())
+        rootfs_plan.plan(config, rootfs_plan.Facts("spare"))
+        options, stdio = report.receive()
+    except BaseException:
+        os._exit(0)  # the supervisor has gone, or does without
+    main(Options(**options), report, stdio)
 
 
 def main(options: Options, report: Channel, stdio: list[int]) -> NoReturn:

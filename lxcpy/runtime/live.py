@@ -44,7 +44,7 @@ class Live:
         self.name = name
         self.state = "STOPPED"
         self.record: state.Record = {}
-        self.config: Config = Config()
+        self._config: Config | None = None
         self.pid = 0
         self.pidfd: Fd | None = None
         self.netlink: socket.socket | None = None
@@ -58,6 +58,16 @@ class Live:
         self.stdio: list[int] = []
         self.status: int | None = None
         self.failure: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> Config:
+        """The config it was started with; read from the record when it is first asked for."""
+        if self._config is None:
+            text = self.record.get("text")
+            if text is None:
+                return Config()
+            self._config = load_text(text, self.record["config"])
+        return self._config
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -127,20 +137,26 @@ class Live:
         self.supervisor.queue_launch(self, options)
 
     def launch(self, options: launcher.Options) -> None:
-        """Fork the launcher; called by the supervisor when there is room for one more."""
-        ours, theirs = Channel.pair()
-        pid, pidfd = self.supervisor.fork()
-        if pid == 0:
-            self.supervisor.shed([theirs.fileno(), *self.stdio])
-            launcher.main(options, theirs, self.stdio)
-        theirs.close()
+        """Set a launcher to work; called by the supervisor when there is room for one more."""
+        hired = self.supervisor.hire(options, self.stdio)
+        if hired is not None:
+            self.launcher, self.launching = hired
+        else:
+            self._fork_launcher(options)
         for fd in self.stdio:
             os.close(fd)
         self.stdio = []
-        self.launching, self.launcher = ours, pid
         self.waiting_in_hook = False
-        self.loop.watch(ours.fileno(), lambda _events: self._launcher_speaks())
-        self.loop.watch_process(Fd(pidfd), pid, lambda _status: None)
+        self.loop.watch(self.launching.fileno(), lambda _events: self._launcher_speaks())
+
+    def _fork_launcher(self, options: launcher.Options) -> None:
+        self.launching, theirs = Channel.pair()
+        self.launcher, pidfd = self.supervisor.fork()
+        if self.launcher == 0:
+            self.supervisor.shed([theirs.fileno(), *self.stdio])
+            launcher.main(options, theirs, self.stdio)
+        theirs.close()
+        self.loop.watch_process(Fd(pidfd), self.launcher, lambda _status: None)
 
     def _launcher_speaks(self) -> None:
         try:
@@ -179,12 +195,12 @@ class Live:
         self.ttys = Ttys([Fd(fds.pop(0)) for _ in range(message["ttys"])])
         self.namespaces = {name: fds.pop(0) for name in message["namespaces"]}
         self.set_state("RUNNING")
-        self._answer_start(None)
+        self._answer_start(None)  # after the console: who starts in the foreground gets it with the answer
 
     def take(self, record: state.Record, pidfd: Fd) -> None:
         """A running init is ours to watch: after a start, and when a new supervisor adopts."""
         self.record = record
-        self.config = load_text(record["text"], record["config"])
+        self._config = None
         self.pid = record["init"][0]
         self.pidfd = pidfd
         # a copy for the loop: ours must stay valid for signals until the teardown

@@ -18,16 +18,20 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from lxcpy import log, paths
+from lxcpy import log, paths, storage
 from lxcpy.config import load as config_load
+from lxcpy.config.model import Seccomp
+from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import joins, state
+from lxcpy.runtime import joins, launcher, state
+from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.launcher import Options
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
 from lxcpy.runtime.requests import Connection
 from lxcpy.runtime.teardown import teardown
+from lxcpy.security import seccomp
 
 LOG = log.Log("supervisor")
 IDLE = 30.0  # seconds without a container or a client before it leaves
@@ -43,6 +47,7 @@ class Supervisor:
         self.connections: set[Connection] = set()
         self.subscribers: list[Callable[[dict[str, Any]], None]] = []
         self.launching = 0
+        self.spare: tuple[int, Channel] | None = None
         self.queue: deque[tuple[Live, Options]] = deque()
         self.idle_since = time.monotonic()
         self.idle = float(os.environ.get("LXCPY_IDLE") or IDLE)
@@ -67,8 +72,14 @@ class Supervisor:
                 config_load.load(os.path.join(paths.data_dir("config"), preset))
             except Exception as error:
                 LOG.debug(f"preset {preset} not read ahead: {error}")
+        storage.backend("dir")
+        try:
+            seccomp.prepare(Seccomp(profile=os.path.join(paths.data_dir("config"), "common.seccomp")))
+        except LxcpyError as error:
+            LOG.debug(f"the usual filter is not compiled ahead: {error}")
         gc.collect()
         gc.freeze()
+        self._make_spare()
 
     def _leave_if_idle(self) -> None:
         if self.containers or self.connections:
@@ -128,6 +139,38 @@ class Supervisor:
             finally:
                 os._exit(code)
         self.loop.watch_process(Fd(pidfd), pid, lambda status: done(1 if status else 0))
+
+    def _make_spare(self) -> None:
+        """Fork a launcher before it is wanted: the fork and the first touch of its pages are a third of a start."""
+        if self.spare is not None or not self.loop.running:
+            return
+        ours, theirs = Channel.pair()
+        pid, pidfd = self.fork()
+        if pid == 0:
+            self.shed([theirs.fileno()])
+            launcher.wait_for_work(theirs)
+        theirs.close()
+        self.spare = spare = (pid, ours)
+
+        def ended(_status: int | None) -> None:
+            if self.spare is spare:
+                self.spare = None
+                ours.close()
+
+        self.loop.watch_process(Fd(pidfd), pid, ended)
+
+    def hire(self, options: Options, stdio: list[int]) -> tuple[int, Channel] | None:
+        """Give the spare launcher its work: (pid, its channel); None when there is none, or the work is too long."""
+        spare, self.spare = self.spare, None
+        self.loop.after(0.05, self._make_spare)
+        if spare is None:
+            return None
+        try:
+            spare[1].send(options._asdict(), stdio)
+        except (Closed, OSError):
+            spare[1].close()
+            return None
+        return spare
 
     # -- containers ------------------------------------------------------------------------------------------------
 
