@@ -286,7 +286,8 @@ def test_links_of_packages_end_inside(archive: Archive, make: Maker, tmp_path: P
     outside = tmp_path / "outside"
     outside.mkdir()
     tiny(archive)
-    archive.add({"Package": "a"}, {"escape": str(outside), "up": "../../../../../../.." + str(outside)})
+    inside = {f"{str(outside).lstrip('/')}/keep": b""}  # where the links lead once they cannot lead out
+    archive.add({"Package": "a"}, {**inside, "escape": str(outside), "up": "../../../../../../.." + str(outside)})
     archive.add({"Package": "b", "Depends": "a"}, {"escape/one": b"1", "up/two": b"2"})
     owned = member("./usr/bin/special", size=3)
     owned.uname, owned.gname, owned.uid, owned.gid = "man", "staff", 77, 78
