@@ -7,6 +7,7 @@ that it is the supervisor's child and this process can leave.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
 
 LOG = log.Log("start")
+SPARE = "lxcpy-supervisor: spare launcher"  # the title of one that waits
+STARTS = 64  # of one process: its collector is off, as after every fork here
 
 
 class Options(NamedTuple):
@@ -64,13 +67,15 @@ class Started(NamedTuple):
 class Launch:
     """One start, step by step."""
 
-    def __init__(self, options: Options, report: Channel, stdio: list[int]) -> None:
+    def __init__(self, options: Options, report: Channel, stdio: list[int], *, more: bool) -> None:
         self.options = options
         self.report = report
         self.stdio = stdio
         self.pidfd: Fd | None = None
         self.pid = 0
         self.record: state.Record = {}
+        self.more = more
+        self.clean = False  # nothing of this start stays in the process: it ran nobody else's programs
 
     # -- decide ----------------------------------------------------------------------------------------------------
 
@@ -80,6 +85,8 @@ class Launch:
         config, text = joins.load(options.config, options)
         self.config = config
         self.open_log()
+        foreign = config.hook.pre_start or config.hook.start_host or any(nic.script_up for nic in config.net)
+        self.clean = self.more and not foreign
         self.spaces = joins.namespaces(config, options.share)
         uid_ranges, gid_ranges = joins.id_ranges(config)
         self.uid_ranges, self.gid_ranges = uid_ranges, gid_ranges
@@ -284,6 +291,7 @@ class Launch:
     def _report(self, netns: int, console: Fd | None, ttys: list[Fd]) -> None:
         assert self.pidfd is not None
         fds = [self.pidfd.number]
+        held = []
         if netns >= 0:
             fds.append(netns)
         if console:
@@ -294,7 +302,8 @@ class Launch:
             for name in joins.HOOK_NAMESPACES:
                 if name in self.spaces.new:
                     names.append(name)
-                    fds.append(namespace.open_namespace(self.pid, name).steal())
+                    held.append(namespace.open_namespace(self.pid, name))
+                    fds.append(held[-1].number)
         self.report.send(
             {
                 "started": self.pid,
@@ -302,9 +311,16 @@ class Launch:
                 "console": console is not None,
                 "ttys": len(ttys),
                 "namespaces": names,
+                "again": self.clean,
             },
             fds,
         )
+        self.channel.close()
+        for fd in (self.pidfd, console, *ttys, *held):
+            if fd is not None:
+                fd.close()
+        if netns >= 0:
+            os.close(netns)
 
     def undo(self) -> None:
         """Kill what runs and remove what was made."""
@@ -314,42 +330,57 @@ class Launch:
         teardown(self.record, failed=True)
 
 
-def wait_for_work(report: Channel) -> NoReturn:
-    """A launcher before there is a start: touch the pages that a start writes to, then wait. Never returns."""
-    try:
-        process.set_title("lxcpy-supervisor: spare launcher")
-        config = config_load.load(os.path.join(paths.data_dir("config"), "debian.common.conf"))
-        cgroup_plan.plan(config.cgroup, name="spare", layout=cgroup_layout.detect())
-        rootfs_plan.plan(config, rootfs_plan.Facts("spare"))
-        options, stdio = report.receive()
-    except BaseException:
-        os._exit(0)  # the supervisor has gone, or does without
-    main(Options(**options), report, stdio)
+def serve(report: Channel, *, warm: bool) -> NoReturn:
+    """The whole life of a launcher process: start after start. Never returns.
 
-
-def main(options: Options, report: Channel, stdio: list[int]) -> NoReturn:
-    """The whole life of a launcher process. Never returns."""
-    status = 1
+    warm: there is no work yet, so touch the pages that a start writes to.
+    """
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)  # hooks are in it too, so that nothing of a killed launcher goes on
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        process.set_title(SPARE)
+        if warm:
+            config = config_load.load(os.path.join(paths.data_dir("config"), "debian.common.conf"))
+            cgroup_plan.plan(config.cgroup, name="spare", layout=cgroup_layout.detect())
+            rootfs_plan.plan(config, rootfs_plan.Facts("spare"))
+        for left in reversed(range(STARTS)):
+            _message, fds = report.receive()
+            with os.fdopen(fds[0], "rb") as work:
+                work.seek(0)
+                options = Options(**json.loads(work.read()))
+            if not _start(options, report, fds[1:], more=left > 0):
+                break
+    except Closed:
+        pass  # the supervisor has gone, or does without
+    finally:
+        os._exit(0)
+
+
+def _start(options: Options, report: Channel, stdio: list[int], *, more: bool) -> bool:
+    """One start; may this process do another? Not without `more`."""
+    again = False
+    try:
         process.set_title(f"lxcpy launcher {options.lxcpath} {options.name}")
         os.environ.clear()
         os.environ.update(options.environ)
-        Launch(options, report, stdio).start()
-        status = 0
+        launch = Launch(options, report, stdio, more=more)
+        launch.start()
+        again = launch.clean
     except LxcpyError as error:
         LOG.error(error.what)
         _say(report, error)
     except OSError as error:
         _say(report, LxcpyError(f"{error.strerror or error}: while starting", hint=_where(error)))
-    except BaseException as error:
+    except Exception as error:
         import traceback
 
         traceback.print_exc(file=sys.stderr)
         _say(report, LxcpyError(f"internal error: {type(error).__name__}: {error}", hint=_where(error)))
-    finally:
-        os._exit(status)
+    log.close()
+    for fd in stdio:
+        os.close(fd)
+    process.set_title(SPARE)
+    return again
 
 
 def _say(report: Channel, error: LxcpyError) -> None:
@@ -369,4 +400,4 @@ def _where(error: BaseException) -> str:
     return f"{os.path.basename(code.co_filename)}:{frame.tb_lineno}, {error}"
 
 
-__all__ = ["HookError", "Launch", "Options", "RootfsError", "main"]
+__all__ = ["HookError", "Launch", "Options", "RootfsError", "serve"]

@@ -21,7 +21,7 @@ from lxcpy.errors import LxcpyError, StateError, from_dict
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.runtime import joins, launcher, lxcmonitor, state
-from lxcpy.runtime.channel import Channel, Closed
+from lxcpy.runtime.channel import Closed
 from lxcpy.runtime.consoles import Console, Ttys
 from lxcpy.runtime.lxcserver import Server
 from lxcpy.runtime.target import LiveTarget
@@ -138,31 +138,18 @@ class Live:
 
     def launch(self, options: launcher.Options) -> None:
         """Set a launcher to work; called by the supervisor when there is room for one more."""
-        hired = self.supervisor.hire(options, self.stdio)
-        if hired is not None:
-            self.launcher, self.launching = hired
-        else:
-            self._fork_launcher(options)
+        self.worker = self.supervisor.pool.hire(options, self.stdio)
         for fd in self.stdio:
             os.close(fd)
         self.stdio = []
         self.waiting_in_hook = False
-        self.loop.watch(self.launching.fileno(), lambda _events: self._launcher_speaks())
-
-    def _fork_launcher(self, options: launcher.Options) -> None:
-        self.launching, theirs = Channel.pair()
-        self.launcher, pidfd = self.supervisor.fork()
-        if self.launcher == 0:
-            self.supervisor.shed([theirs.fileno(), *self.stdio])
-            launcher.main(options, theirs, self.stdio)
-        theirs.close()
-        self.loop.watch_process(Fd(pidfd), self.launcher, lambda _status: None)
+        self.loop.watch(self.worker.channel.fileno(), lambda _events: self._launcher_speaks())
 
     def _launcher_speaks(self) -> None:
         try:
-            message, fds = self.launching.receive()
+            message, fds = self.worker.channel.receive()
         except Closed:
-            self._launched()
+            self._launched(reuse=False)
             self._launcher_died()
             return
         if "waiting" in message:
@@ -171,16 +158,19 @@ class Live:
                 self.waiting_in_hook = True
                 self.supervisor.launch_done()
             return
-        self._launched()
+        self._launched(reuse=bool(message.get("again")))
         if "failed" in message:
             self.failure = message["failed"]
             self._start_failed(from_dict(message["failed"]))
         else:
             self._started(message, fds)
 
-    def _launched(self) -> None:
-        self.loop.forget(self.launching.fileno())
-        self.launching.close()
+    def _launched(self, *, reuse: bool) -> None:
+        self.loop.forget(self.worker.channel.fileno())
+        if reuse:
+            self.supervisor.pool.release(self.worker)
+        else:
+            self.worker.channel.close()
         if not self.waiting_in_hook:
             self.supervisor.launch_done()
 
@@ -220,7 +210,7 @@ class Live:
     def _launcher_died(self) -> None:
         """No word before its end: killed. Its record tells what there is to undo."""
         try:
-            os.killpg(self.launcher, signal.SIGKILL)  # a hook that it waited for
+            os.killpg(self.worker.pid, signal.SIGKILL)  # a hook that it waited for
         except ProcessLookupError:
             pass
         record = state.load(self.lxcpath, self.name)

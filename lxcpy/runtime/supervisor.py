@@ -24,18 +24,18 @@ from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import joins, launcher, state
-from lxcpy.runtime.channel import Channel, Closed
+from lxcpy.runtime import joins, state
 from lxcpy.runtime.launcher import Options
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
+from lxcpy.runtime.pool import Pool
 from lxcpy.runtime.requests import Connection
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import seccomp
 
 LOG = log.Log("supervisor")
 IDLE = 30.0  # seconds without a container or a client before it leaves
-PARALLEL = 2 * (os.cpu_count() or 1) + 2  # launchers at work at once; one that waits for a hook does not count
+PARALLEL = (os.cpu_count() or 1) + 2  # launchers at work at once; one that waits for a hook does not count
 
 
 class Supervisor:
@@ -47,7 +47,7 @@ class Supervisor:
         self.connections: set[Connection] = set()
         self.subscribers: list[Callable[[dict[str, Any]], None]] = []
         self.launching = 0
-        self.spare: tuple[int, Channel] | None = None
+        self.pool = Pool(self)
         self.queue: deque[tuple[Live, Options]] = deque()
         self.idle_since = time.monotonic()
         self.idle = float(os.environ.get("LXCPY_IDLE") or IDLE)
@@ -79,7 +79,7 @@ class Supervisor:
             LOG.debug(f"the usual filter is not compiled ahead: {error}")
         gc.collect()
         gc.freeze()
-        self._make_spare()
+        self.pool.prepare()
 
     def _leave_if_idle(self) -> None:
         if self.containers or self.connections:
@@ -89,7 +89,10 @@ class Supervisor:
             self.loop.after(left, self._leave_if_idle)
             return
         # out of the way first: a client that connects from now on starts the next supervisor
-        os.unlink(socket_path())
+        try:
+            os.unlink(socket_path())
+        except FileNotFoundError:
+            pass  # somebody emptied the run directory
         self.listener.close()
         self.loop.running = False
 
@@ -139,38 +142,6 @@ class Supervisor:
             finally:
                 os._exit(code)
         self.loop.watch_process(Fd(pidfd), pid, lambda status: done(1 if status else 0))
-
-    def _make_spare(self) -> None:
-        """Fork a launcher before it is wanted: the fork and the first touch of its pages are a third of a start."""
-        if self.spare is not None or not self.loop.running:
-            return
-        ours, theirs = Channel.pair()
-        pid, pidfd = self.fork()
-        if pid == 0:
-            self.shed([theirs.fileno()])
-            launcher.wait_for_work(theirs)
-        theirs.close()
-        self.spare = spare = (pid, ours)
-
-        def ended(_status: int | None) -> None:
-            if self.spare is spare:
-                self.spare = None
-                ours.close()
-
-        self.loop.watch_process(Fd(pidfd), pid, ended)
-
-    def hire(self, options: Options, stdio: list[int]) -> tuple[int, Channel] | None:
-        """Give the spare launcher its work: (pid, its channel); None when there is none, or the work is too long."""
-        spare, self.spare = self.spare, None
-        self.loop.after(0.05, self._make_spare)
-        if spare is None:
-            return None
-        try:
-            spare[1].send(options._asdict(), stdio)
-        except (Closed, OSError):
-            spare[1].close()
-            return None
-        return spare
 
     # -- containers ------------------------------------------------------------------------------------------------
 
