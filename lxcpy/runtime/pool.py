@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lxcpy.kernel.fd import Fd, write_all
-from lxcpy.runtime import launcher
+from lxcpy.runtime import launching
 from lxcpy.runtime.channel import Channel, Closed
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Pool:
         self.free: list[Worker] = []
 
     def prepare(self) -> None:
-        """See that one waits."""
-        if not self.free and self.supervisor.loop.running:
+        """See that one waits, unless launchers are at work: those become free."""
+        if not self.free and not self.supervisor.launching and self.supervisor.loop.running:
             self.free.append(self._fork(warm=True))
 
     def hire(self, options: Options, stdio: list[int]) -> Worker:
@@ -70,7 +70,7 @@ class Pool:
         pid, pidfd = self.supervisor.fork()
         if pid == 0:
             self.supervisor.shed([theirs.fileno()])
-            launcher.serve(theirs, warm=warm)
+            launching.serve(theirs, warm=warm)
         theirs.close()
         worker = Worker(pid, ours)
         self.supervisor.loop.watch_process(Fd(pidfd), pid, lambda _status: self._ended(worker))
