@@ -114,7 +114,10 @@ class Chroot:
         return self.wait(self.start(argv, **options))
 
     def cover(self, path: str, source: str) -> None:
-        """Let programs find the target's file `source` in place of `path` (a mount, gone with the agent)."""
+        """Let programs find the target's file `source` in place of `path` (a mount, gone with the agent).
+
+        Before the first program is started. Raises BootstrapError.
+        """
         self._send({"cover": path, "source": source})
         problem = self._receive()
         if "error" in problem:
@@ -166,6 +169,8 @@ class _Agent:
         self.target = target
         self.settings = settings
         self.jobs: dict[int, int] = {}  # pid: request's id
+        self.limited = False
+        self.last_cap = capability.last_cap()  # asked here: the agent's own root has no /proc
 
     def main(self) -> None:
         """The process's whole life; does not return."""
@@ -269,10 +274,23 @@ class _Agent:
                 answer = {"error": str(error)}
             self.channel.sendall(json.dumps(answer).encode())
             return
+        if not self.limited:
+            self.limit()
         pid = os.fork()
         if pid == 0:
             self.become(request)
         self.jobs[pid] = request["id"]
+
+    def limit(self) -> None:
+        """Give up what the programs do not get, once all is mounted.
+
+        They may look at /proc/1/root, as ischroot does, only if process 1 can do no more than they (ptrace(2)).
+        """
+        kept = {number for number, name in enumerate(capability.CAPABILITIES) if name in _KEPT}
+        capability.drop_bounding(set(range(self.last_cap + 1)) - kept)
+        kept &= capability.get().permitted
+        capability.set(kept, kept, ())
+        self.limited = True
 
     def reap(self) -> None:
         """Collect every process that ended, orphans of maintainer scripts too."""
@@ -306,9 +324,6 @@ class _Agent:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.dup2(self.status, STATUS)
-            known = enumerate(capability.CAPABILITIES)
-            kept = {number for number, name in known if name in _KEPT}
-            capability.drop_bounding(set(range(capability.last_cap() + 1)) - kept)
             os.execve(request["argv"][0], request["argv"], request["env"])
         except OSError as error:
             os.write(2, f"{request['argv'][0]}: {meaning(error)}\n".encode())
