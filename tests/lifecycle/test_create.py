@@ -134,6 +134,8 @@ def test_a_debian_boots_with_ssh(run: Run, lxcpath: str, name: str, tmp_path: Pa
         state = run("attach", *words, "--", "systemctl", "is-system-running").stdout.strip()
         time.sleep(0.3)
     assert state == "running", run("attach", *words, "--", "systemctl", "--failed").stdout
+    # what lxcpy-console -t 1 comes upon
+    assert run("attach", *words, "--", "systemctl", "is-active", "getty@tty1").stdout.strip() == "active"
     limit = run("cgroup", *words, "memory.limit_in_bytes").stdout.strip()
     assert limit == str(2 << 30)
     assert Container(name, lxcpath).init_pid > 0
