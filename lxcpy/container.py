@@ -133,7 +133,8 @@ class Container:
             raise
         if not foreground:
             supervisor.close()
-        return Start(supervisor, int(answer.get("pid") or 0), bool(answer.get("already")), ended)
+        already, warnings = bool(answer.get("already")), answer.get("warnings") or ()
+        return Start(supervisor, int(answer.get("pid") or 0), already, ended, warnings)
 
     def options(
         self,
@@ -283,10 +284,13 @@ class Container:
 class Start:
     """What came of a start. connection: open for a foreground container, which ends when it closes."""
 
-    def __init__(self, connection: client.Client, pid: int, already: bool, ended: int = 0) -> None:
+    def __init__(
+        self, connection: client.Client, pid: int, already: bool, ended: int = 0, warnings: Sequence[str] = ()
+    ) -> None:
         self.connection = connection
         self.pid = pid
         self.already = already
+        self.warnings = tuple(warnings)  # about limits that have less effect here than their words say
         self.ended = ended  # number of the request that is answered when the container is STOPPED
 
     def take_console(self) -> int:

@@ -91,6 +91,9 @@ def run(args: Args) -> int:
     started = container.start(**settings, foreground=args.foreground)
     if started.already:
         raise _running(args.name)
+    if not args.quiet:
+        for warning in started.warnings:
+            sys.stderr.write(f"lxcpy-start: {args.name}: warning: {warning}\n")
     if args.pidfile:
         _write_pid(args.pidfile, started.pid)
     if not args.foreground:

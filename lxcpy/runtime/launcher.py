@@ -68,6 +68,7 @@ class Launch:
         self.pid = 0
         self.record: state.Record = {}
         self.more = more
+        self.warnings: list[str] = []  # what the starter should know though it runs
         self.clean = False  # nothing of this start stays in the process: it ran nobody else's programs
 
     # -- decide ----------------------------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class Launch:
         child.plan()
         for warning in (*self.cgroups.warnings, *cgroup_tree.limit(self.cgroups, self.record["cgroups"])):
             LOG.warn(warning)
+            self.warnings.append(warning)
         self._clone(child)
         if self.uid_ranges or self.gid_ranges:
             self._map_ids()
@@ -305,6 +307,7 @@ class Launch:
                 "ttys": len(ttys),
                 "namespaces": names,
                 "again": self.clean,
+                "warnings": self.warnings,
             },
             fds,
         )

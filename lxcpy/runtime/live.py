@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lxcpy import log
@@ -185,7 +185,8 @@ class Live:
         self.ttys = Ttys([Fd(fds.pop(0)) for _ in range(message["ttys"])])
         self.namespaces = {name: fds.pop(0) for name in message["namespaces"]}
         self.set_state("RUNNING")
-        self._answer_start(None)  # after the console: who starts in the foreground gets it with the answer
+        # after the console: who starts in the foreground gets it with the answer
+        self._answer_start(None, message["warnings"])
 
     def take(self, record: state.Record, pidfd: Fd) -> None:
         """A running init is ours to watch: after a start, and when a new supervisor adopts."""
@@ -230,10 +231,10 @@ class Live:
         self._stopped()
         self._answer_start(error)
 
-    def _answer_start(self, error: LxcpyError | None) -> None:
+    def _answer_start(self, error: LxcpyError | None, warnings: Sequence[str] = ()) -> None:
         starters, self.starters = self.starters, []
         for reply in starters:
-            reply({"error": error.to_dict()} if error else {"pid": self.pid})
+            reply({"error": error.to_dict()} if error else {"pid": self.pid, "warnings": list(warnings)})
 
     # -- stop ------------------------------------------------------------------------------------------------------
 

@@ -149,3 +149,15 @@ def test_an_unwritable_lxcpath(run: Run, name: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f'lxcpy-create: {name}: cannot make "/proc/nowhere/{name}": ')
     assert "\n  hint: check that the file system is writable\n" in done.stderr
+
+
+def test_a_limit_with_less_effect_than_it_says_is_warned_of(run: Run, box: Define) -> None:
+    from lxcpy.cgroups import layout
+
+    if layout.detect().v1("memory") is None:
+        pytest.skip("memory.high is the host's own word here")
+    one = box("lxc.cgroup2.memory.high = 64M\n")
+    done = run("start", "-P", one.lxcpath, "-n", one.name)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"lxcpy-start: {one.name}: warning: ")
+    assert "memory.high" in done.stderr
