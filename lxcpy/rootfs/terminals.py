@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lxcpy.config.model import Config
@@ -72,6 +73,40 @@ def make(context: Context, config: Config, *, execute: bool = False) -> Terminal
         raise RootfsError(f"cannot set up the console and ttys: {error.strerror or error}", at=at, hint=hint) from error
     finally:
         os.umask(mask)
+    return terminals
+
+
+def remake(root: int, config: Config, join: Callable[[], None]) -> Terminals:
+    """New terminals for a running container whose old masters are gone, in place of the old ones.
+
+    root: its root directory. join: enters its mount namespace, after which the host's /proc is out of sight; the
+    calling process is to end then. What has no devpts of its own gets no terminals. Raises OSError.
+    """
+    terminals = Terminals()
+    if config.pty.max <= 0:
+        return terminals
+    with open_in_root(root, "dev", DIRECTORY) as dev, open_in_root(root, "dev/pts", DIRECTORY) as devpts:
+        made = []
+        if config.console.path != "none" and config.pty.max > 1:
+            made.append("console")
+        made += [f"tty{number}" for number in range(1, config.tty.max + 1)]
+        opened = [open_pty(f"{devpts.path}/ptmx") for _ in made]
+        join()
+        os.fchdir(dev.number)
+        for name, (master, slave, index) in zip(made, opened, strict=True):
+            for place in [name, f"{config.tty.dir}/{name}"] if config.tty.dir else [name]:
+                if os.path.islink(place):
+                    continue  # it leads to the one below lxc.tty.dir
+                try:
+                    mount.umount(place, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+                except OSError:
+                    pass  # nothing is mounted there any more
+                _show(devpts.number, str(index), dev.number, place, slave)
+            slave.close()
+            if name == "console":
+                terminals.console = master
+            else:
+                terminals.ttys.append(master)
     return terminals
 
 

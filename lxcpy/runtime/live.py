@@ -20,7 +20,7 @@ from lxcpy.config.model import Config
 from lxcpy.errors import LxcpyError, StateError, from_dict
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import joins, launcher, lxcmonitor, state
+from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, state
 from lxcpy.runtime.channel import Closed
 from lxcpy.runtime.consoles import Console, Ttys
 from lxcpy.runtime.lxcserver import Server
@@ -207,6 +207,7 @@ class Live:
             with namespace.open_namespace(self.pid, "net") as netns:
                 self.netlink = joins.netlink_in(netns)
         self.current_state()
+        adoption.restore_terminals(self)
 
     def _launcher_died(self) -> None:
         """No word before its end: killed. Its record tells what there is to undo."""

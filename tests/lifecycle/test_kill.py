@@ -138,3 +138,32 @@ def test_at_random_moments(box: Define) -> None:
             assert one.kill(10)
         one.start()
         assert one.kill(10)
+
+
+def test_an_adopted_container_has_terminals_again(box: Define) -> None:
+    one = box("lxc.tty.max = 2\nlxc.console.buffer.size = auto\n")
+    Path(one.rootfs, "init").write_text(
+        "while :; do read line </dev/tty1 && echo got $line >/dev/tty1; echo here >/dev/console; sleep 0.1; done\n"
+    )
+    one.start()
+    kill(supervisor_pid())
+    assert one.state == "RUNNING"
+    deadline = time.monotonic() + 10
+    while True:
+        with client.connect() as supervisor:
+            try:
+                supervisor.ask("console", lxcpath=one.lxcpath, name=one.name, tty=1)
+            except LxcpyError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+                continue
+            master = supervisor.fds.pop()
+            seen = b""
+            while b"got word" not in seen:
+                assert time.monotonic() < deadline, seen
+                os.write(master, b"word\n")
+                time.sleep(0.1)
+                seen += os.read(master, 4096)
+            os.close(master)
+            break
+    assert one.kill(10)
