@@ -102,6 +102,7 @@ class Container:
         console_log: str | None = None,
         log_file: str | None = None,
         log_level: int | None = None,
+        pidfile: str | None = None,
         stdio: Sequence[int] = (),
         foreground: bool = False,
     ) -> Start:
@@ -111,6 +112,7 @@ class Container:
         command:    run this under a small init instead of the system (lxc-execute).
         init:       run this instead of lxc.init.cmd.
         share:      namespace → container name or pid.
+        pidfile:    holds init's pid while it runs.
         stdio:      three descriptors for init instead of the console.
         foreground: it ends with this process: keep the returned connection open.
         """
@@ -118,6 +120,7 @@ class Container:
         options = self.options(
             rcfile=rcfile, define=define, command=command, init=init, share=share, uid=uid, gid=gid,
             console=console, console_log=console_log, log_file=log_file, log_level=log_level,
+            pidfile=pidfile,
         )  # fmt: skip
         supervisor = client.connect()
         try:
@@ -150,6 +153,7 @@ class Container:
         console_log: str | None = None,
         log_file: str | None = None,
         log_level: int | None = None,
+        pidfile: str | None = None,
     ) -> dict[str, Any]:
         """What `start` asks for, as plain data (runtime.launcher.Options)."""
         return {
@@ -167,6 +171,7 @@ class Container:
             "console_log": os.path.abspath(console_log) if console_log else None,
             "log_file": os.path.abspath(log_file) if log_file else None,
             "log_level": log_level,
+            "pidfile": os.path.abspath(pidfile) if pidfile else None,
             "caller": os.getpid(),
         }
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option, definition
-from lxcpy.errors import StateError, meaning
+from lxcpy.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ COMMAND = Command(
         Option("c", "console", "FILE", 'Use FILE as the console; "none" for no console.'),
         Option("L", "console-log", "FILE", "Write what the console prints to FILE too."),
         Option("C", "close-all-fds", None, "Let the container inherit no open file; -d always does so."),
-        Option("p", "pidfile", "FILE", "Write the process id of the container's monitor to FILE."),
+        Option("p", "pidfile", "FILE", "Keep the process id of the container's init in FILE while it runs."),
         *SHARE,
         Option("", "dry-run", None, "Print every step of the start and do none of them.", ours=True),
     ),
@@ -80,6 +79,7 @@ def run(args: Args) -> int:
         "console": args.console,
         "console_log": args.console_log,
         "log_file": args.logfile,
+        "pidfile": args.pidfile,
         "log_level": args.logpriority,
     }
     if args.dry_run:
@@ -94,17 +94,11 @@ def run(args: Args) -> int:
     if not args.quiet:
         for warning in started.warnings:
             sys.stderr.write(f"lxcpy-start: {args.name}: warning: {warning}\n")
-    if args.pidfile:
-        _write_pid(args.pidfile, started.pid)
     if not args.foreground:
         return 0
-    try:
-        from lxcpy.runtime.foreground import stay
+    from lxcpy.runtime.foreground import stay
 
-        stay(started)
-    finally:
-        if args.pidfile:
-            os.unlink(args.pidfile)
+    stay(started)
     return 0
 
 
@@ -113,12 +107,3 @@ def _running(name: str) -> StateError:
     error = StateError(f"{name} is already running", hint=f"lxcpy-attach -n {name} enters it")
     error.code = 0
     return error
-
-
-def _write_pid(path: str, pid: int) -> None:
-    """Init's pid, without a newline. Raises StateError."""
-    try:
-        with open(path, "w") as file:
-            file.write(str(pid))
-    except OSError as error:
-        raise StateError(f'cannot write the process id to "{path}": {meaning(error)}') from error

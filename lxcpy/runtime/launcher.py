@@ -44,6 +44,7 @@ class Options(NamedTuple):
     console_log: str | None = None
     log_file: str | None = None
     log_level: int | None = None
+    pidfile: str | None = None  # holds init's pid while it runs
     caller: int = 0  # pid of the client
 
 
@@ -189,6 +190,7 @@ class Launch:
             hooks.run_all(config, "start-host", environment)
         self.channel.send({"go": "exec"})
         self._await_exec()
+        self._write_pid()
         self.record["state"] = "RUNNING"
         self.record["launcher"] = None
         state.save(self.record)
@@ -282,6 +284,17 @@ class Launch:
         except Closed:
             return
         raise from_dict(message["failed"])
+
+    def _write_pid(self) -> None:
+        """Init's pid, without a newline, as LXC writes its monitor's: ours is nobody's monitor alone."""
+        path = self.options.pidfile
+        if not path:
+            return
+        try:
+            with open(path, "w") as file:
+                file.write(str(self.pid))
+        except OSError as error:
+            raise StateError(f'cannot write the process id to "{path}": {meaning(error)}') from error
 
     def _report(self, netns: int, console: Fd | None, ttys: list[Fd]) -> None:
         assert self.pidfd is not None

@@ -6,6 +6,7 @@ again by whoever finds the record after a `kill -9`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,7 @@ def teardown(
         for left in cgroup_tree.remove(record["cgroups"]):
             clean = False
             LOG.error(f"control group {left} could not be removed")
+    _remove_pidfile(record)
     if record.get("apparmor"):
         apparmor.remove(record["apparmor"])
     may_reboot = True
@@ -96,8 +98,6 @@ def variable(name: str) -> str:
 def _environment(
     config: Config, record: state.Record, target: str, namespaces: Mapping[str, int]
 ) -> dict[str, str]:
-    import os
-
     environment = hooks.base_environment(
         config,
         name=record["name"],
@@ -110,6 +110,18 @@ def _environment(
     if record.get("init"):
         environment["LXC_PID"] = str(record["init"][0])
     return environment
+
+
+def _remove_pidfile(record: state.Record) -> None:
+    path = record["options"].get("pidfile")
+    if not path or not record.get("init"):
+        return
+    try:
+        with open(path) as file:
+            if file.read() == str(record["init"][0]):  # another's by now otherwise
+                os.unlink(path)
+    except OSError:
+        pass
 
 
 def _kill_rest(record: state.Record) -> None:

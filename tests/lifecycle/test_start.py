@@ -226,3 +226,17 @@ def test_death_while_nobody_looks(box: Define) -> None:
     assert one.state == "STOPPED"
     one.start()
     assert one.kill(10)
+
+
+def test_the_pid_file_is_there_while_it_runs(box: Define, tmp_path: Path) -> None:
+    one = box()
+    pidfile = tmp_path / "pid"
+    started = one.start(pidfile=str(pidfile))
+    assert pidfile.read_text() == str(started.pid)
+    assert one.await_traps().reboot(10)
+    assert pidfile.read_text() == str(one.init_pid)
+    assert one.kill(10)
+    deadline = time.monotonic() + 5
+    while pidfile.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not pidfile.exists()
