@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 
-from lxcpy import paths
 from lxcpy.errors import StateError
 from lxcpy.runtime import client, lookup, lxcclient
 
@@ -54,7 +53,7 @@ class Container:
     def require_defined(self) -> None:
         """Raises StateError with the nearest name where there is no such container."""
         if not self.defined:
-            raise no_such(self.lxcpath, self.name)
+            raise lookup.no_such(self.lxcpath, self.name)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -324,20 +323,3 @@ def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:
             if state != "STOPPED":
                 found[name] = {"name": name, "state": state, "pid": theirs.init_pid(), "ours": False}
     return found
-
-
-def defined(lxcpath: str) -> list[str]:
-    """The names that have a config file in an lxcpath, sorted by byte; none where the directory is missing."""
-    return paths.containers(lxcpath)
-
-
-def no_such(lxcpath: str, name: str) -> StateError:
-    """The error for a name that is none, with the nearest one that is."""
-    names = defined(lxcpath)
-    hint = "lxcpy-create makes one, lxcpy-ls lists them"
-    if names:
-        import difflib
-
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f'did you mean "{near[0]}"?' if near else hint
-    return StateError(f'there is no container "{name}" in {lxcpath}', hint=hint)

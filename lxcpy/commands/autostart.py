@@ -114,7 +114,7 @@ def batches(passes: list[list[Candidate]], *, delays: bool) -> list[list[Candida
 def candidates(lxcpath: str) -> list[Candidate]:
     """Every defined container."""
     from lxcpy.config.light import peek
-    from lxcpy.container import defined
+    from lxcpy.runtime.lookup import defined
 
     found = []
     for name in defined(lxcpath):

@@ -23,9 +23,7 @@ def destroy(lxcpath: str, name: str, *, snapshots: bool = False, running: bool =
     config_file = lookup.config_path(lxcpath, name)
     unfinished = _unfinished(lxcpath, name)
     if not os.path.exists(config_file) and not unfinished:
-        from lxcpy.container import no_such
-
-        raise no_such(lxcpath, name)
+        raise lookup.no_such(lxcpath, name)
     if not running and lookup.state(lxcpath, name) != "STOPPED":
         raise StateError(f"{name} is running", hint=f"lxcpy-stop -n {name} stops it, lxcpy-destroy -f kills it first")
     if not unfinished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from lxcpy import paths
+from lxcpy.errors import StateError
 from lxcpy.runtime import client, lxcclient
 
 
@@ -40,3 +41,20 @@ def state(lxcpath: str, name: str) -> str:
             if found:
                 return str(found["state"])
     return lxcclient.command(lxcpath, name).state()
+
+
+def defined(lxcpath: str) -> list[str]:
+    """The names that have a config file in an lxcpath, sorted by byte; none where the directory is missing."""
+    return paths.containers(lxcpath)
+
+
+def no_such(lxcpath: str, name: str) -> StateError:
+    """The error for a name that is none, with the nearest one that is."""
+    names = defined(lxcpath)
+    hint = "lxcpy-create makes one, lxcpy-ls lists them"
+    if names:
+        import difflib
+
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f'did you mean "{near[0]}"?' if near else hint
+    return StateError(f'there is no container "{name}" in {lxcpath}', hint=hint)
