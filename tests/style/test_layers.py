@@ -21,9 +21,7 @@ FLOORS = {
 # A floor's own parts that may not see each other: runtime alone joins those of floor 2.
 SEPARATE = {2}
 # Upward imports inside a function, each with its reason; the list may only shrink.
-EXEMPT = {
-    ("runtime/destroy.py", "container"),  # the error for a name that is none, with the nearest one
-}
+EXEMPT: set[tuple[str, str]] = set()
 # Libraries that cost much, and the only places that may load them.
 HOMES = {
     "pyroute2": ("network/links.py", "network/service"),
