@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lxcpy import log, paths
 from lxcpy.config.model import Config
-from lxcpy.errors import HookError, Origin
+from lxcpy.errors import ConfigError, HookError, Origin
 
 LOG = log.Log("hooks")
 TAIL = 20  # lines of a failed hook's output that go into the error
@@ -37,6 +37,23 @@ def base_environment(
         environment["LXC_TARGET"] = target
     environment.update(expand(config.environment.always + config.environment.hooks, caller))
     return environment
+
+
+def check_environment(config: Config, caller: Mapping[str, str]) -> None:
+    """Raises ConfigError for a variable that the config takes from a caller who has none of that name."""
+    families = (
+        ("lxc.environment", config.environment.always),
+        ("lxc.environment.runtime", config.environment.runtime),
+        ("lxc.environment.hooks", config.environment.hooks),
+    )
+    for key, entries in families:
+        for number, entry in enumerate(entries):
+            if "=" not in entry and entry not in caller:
+                raise ConfigError(
+                    f'{key}: the variable "{entry}" is not set where the container is started',
+                    at=config.at(key, number),
+                    hint=f"{key} = {entry}=VALUE gives it one",
+                )
 
 
 def expand(entries: Sequence[str], caller: Mapping[str, str]) -> dict[str, str]:

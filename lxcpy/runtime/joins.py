@@ -118,8 +118,6 @@ def namespaces(config: Config, share: Mapping[str, str]) -> Namespaces:
         wanted.add("user")
     if config.time.boot or config.time.monotonic:
         wanted.add("time")
-    else:
-        wanted.discard("time")
     if any(nic.type == "none" for nic in config.net):
         wanted.discard("net")
     sources = {**config.namespace.share, **share}
@@ -198,9 +196,9 @@ def _clone_beside(flags: int, share: Mapping[str, int], cgroup_fd: int) -> tuple
     return message["pid"], fds[0]
 
 
-def set_time_offsets(config: Config) -> Fd | None:
+def set_time_offsets(config: Config, spaces: Namespaces) -> Fd | None:
     """A time namespace for the children of this process, with its offsets; the way back. Raises StateError."""
-    if not (config.time.boot or config.time.monotonic):
+    if "time" not in spaces.new:
         return None
     try:
         back = Fd(os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC))
@@ -211,8 +209,9 @@ def set_time_offsets(config: Config) -> Fd | None:
                     file.write(f"{clock} {offset[0]} {offset[1]}\n")
         return back
     except OSError as error:
-        key = "lxc.time.offset.boot" if config.time.boot else "lxc.time.offset.monotonic"
-        raise StateError(f"{key}: cannot set the offset: {meaning(error)}", at=config.at(key)) from error
+        keys = ("lxc.time.offset.boot", "lxc.time.offset.monotonic", "lxc.namespace.clone")
+        key = next((key for key in keys if config.at(key)), keys[-1])
+        raise StateError(f"{key}: cannot make the time namespace: {meaning(error)}", at=config.at(key)) from error
 
 
 def id_ranges(config: Config) -> tuple[list[IdRange], list[IdRange]]:

@@ -80,6 +80,7 @@ class Launch:
         config, text = joins.load(options.config, options)
         self.config = config
         self.open_log()
+        hooks.check_environment(config, options.environ)
         foreign = config.hook.pre_start or config.hook.start_host or any(nic.script_up for nic in config.net)
         self.clean = self.more and not foreign
         self.spaces = joins.namespaces(config, options.share)
@@ -114,11 +115,12 @@ class Launch:
         }
 
     def open_log(self) -> None:
-        """-o and -l, else lxc.log.file and lxc.log.level."""
+        """-o and -l, else lxc.log.file and lxc.log.level; lxc.log.syslog."""
         file = self.options.log_file or self.config.log.file
         level = self.options.log_level if self.options.log_level is not None else self.config.log.level
+        level, syslog = log.ERROR if level is None else level, self.config.log.syslog
         try:
-            log.open_log(file, log.ERROR if level is None else level, program="lxcpy-start", name=self.options.name)
+            log.open_log(file, level, program="lxcpy-start", name=self.options.name, syslog=syslog)
         except OSError as error:
             raise LxcpyError(
                 f'cannot open the log file "{file}": {meaning(error)}', at=self.config.at("lxc.log.file")
@@ -199,7 +201,7 @@ class Launch:
     def _clone(self, child: init.Child) -> None:
         """The container's first process, held by its channel until it is told to go."""
         self.channel, theirs = Channel.pair()
-        host_time = joins.set_time_offsets(self.config)
+        host_time = joins.set_time_offsets(self.config, self.spaces)
         with cgroup_tree.Entry(self.record["cgroups"]) as entry:
             child.entry = entry
             pid, pidfd = joins.clone(self.spaces, entry.unified)

@@ -7,7 +7,7 @@ from typing import Any
 from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.rootfs import plan as rootfs_plan
-from lxcpy.runtime import joins
+from lxcpy.runtime import hooks, joins
 from lxcpy.runtime.launcher import Options
 from lxcpy.security import caps
 
@@ -16,6 +16,7 @@ def preview(values: dict[str, Any]) -> list[str]:
     """The steps as lines under headings. values: Container.options(). Raises what the start would raise as early."""
     options = Options(**values)
     config, _text = joins.load(options.config, options)
+    hooks.check_environment(config, options.environ)
     spaces = joins.namespaces(config, options.share)
     uids, gids = joins.id_ranges(config)
     cgroups = cgroup_plan.plan(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+import effects
 import pytest
 
 from lxcpy.container import Container
 from lxcpy.errors import LxcpyError
+from lxcpy.kernel import mount, namespace
+from lxcpy.runtime import attach, client
 
 APPLETS = ("sh", "sleep", "true", "cat", "echo", "ls", "mount", "id", "kill", "reboot", "grep", "env", "readlink")
 # TERM ends it, as PWR does; INT reboots, as LXC's default signals mean it
@@ -65,6 +69,30 @@ class Box(Container):
         with open(f"/proc/{self.init_pid}/root/{path}") as file:
             return file.read()
 
+    def sh(self, script: str, **request: object) -> str:
+        """What a shell script prints in the running container, entered as lxcpy-attach does; it must succeed."""
+        reader, writer = os.pipe()
+
+        def shell() -> int:
+            os.dup2(writer, 1)
+            os.dup2(writer, 2)
+            os.execv("/bin/sh", ["sh", "-c", script])
+
+        wanted = attach.Request(terminal=False, clear_env=True, cwd="/", **request)  # type: ignore[arg-type]
+        started = attach.start(self.lxcpath, self.name, wanted, shell)
+        os.close(writer)
+        with open(reader) as stream:
+            said = stream.read()
+        os.close(started.pidfd)
+        status = os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
+        assert status == 0, f"{script}: exit {status}: {said}"
+        return said
+
+    def environment(self) -> list[str]:
+        """Init's environment, `NAME=VALUE` each."""
+        with open(f"/proc/{self.init_pid}/environ") as file:
+            return file.read().split("\0")[:-1]
+
     def status(self, word: str) -> str:
         """A line of init's /proc/PID/status."""
         with open(f"/proc/{self.init_pid}/status") as file:
@@ -84,7 +112,8 @@ def box(lxcpath: str, names: Callable[[], str]) -> Iterator[Define]:
         os.makedirs(one.directory)
         make_rootfs(one.rootfs)
         with open(one.config_file, "w") as config:
-            config.write(base.format(name=one.name, rootfs=one.rootfs) + extra.format(rootfs=one.rootfs, name=one.name))
+            text = base.format(name=one.name, rootfs=one.rootfs) + extra.format(rootfs=one.rootfs, name=one.name)
+            config.write(effects.without(text))
         made.append(one)
         return one
 
@@ -95,3 +124,44 @@ def box(lxcpath: str, names: Callable[[], str]) -> Iterator[Define]:
                 one.kill(20)
         except LxcpyError:
             assert one.state == "STOPPED"
+
+
+@pytest.fixture
+def own_host(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A host of the test's own, as far as links, mounts and the supervisor go; to be asked for before `box`.
+
+    The test process itself stands in new network and mount namespaces, and the supervisor that it starts with it.
+    """
+    names = {"net": namespace.CLONE_NEWNET, "mnt": namespace.CLONE_NEWNS}
+    here = os.getcwd()
+    home = {name: os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names}
+    run_dir = tempfile.mkdtemp(prefix="host-", dir=os.path.dirname(os.environ["LXCPY_RUN_DIR"]))
+    monkeypatch.setenv("LXCPY_RUN_DIR", run_dir)
+    namespace.unshare(sum(names.values()))
+    mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    try:
+        yield run_dir
+        end_supervisor()
+    finally:
+        for name, fd in home.items():
+            namespace.setns(fd, names[name])
+            os.close(fd)
+        os.chdir(here)
+        shutil.rmtree(run_dir)
+
+
+def end_supervisor(number: int = signal.SIGTERM) -> None:
+    """End the supervisor of the run directory, if one runs, and wait until it is gone."""
+    try:
+        found = client.connect_if_any()
+        if found is None:
+            return
+        with found as supervisor:
+            pid = supervisor.ask("status")["pid"]
+    except LxcpyError:
+        return
+    os.kill(pid, number)
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline, "the supervisor does not end"
+        time.sleep(0.005)
