@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lxcpy import log
 from lxcpy.cgroups.tree import Entry
@@ -22,6 +22,7 @@ from lxcpy.kernel.fd import Fd
 from lxcpy.rootfs import apply as rootfs_apply
 from lxcpy.rootfs import plan as rootfs_plan
 from lxcpy.rootfs import terminals as rootfs_terminals
+from lxcpy.rootfs.context import map_here
 from lxcpy.runtime import execute_init, hooks, joins
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.security import apparmor, caps, seccomp, selinux
@@ -93,15 +94,26 @@ class Child:
         except (Closed, OSError):
             pass
 
-    def _wait(self, word: str) -> None:
+    def _wait(self, word: str) -> dict[str, Any]:
         message, _fds = self.channel.receive()
+        if message["go"] == "network" != word:
+            self.networked = True  # it came while this process asked for something else
+            return self._wait(word)
         assert message["go"] == word, message
+        return message
 
     def _network_ready(self) -> None:
         """Hooks see a network that is complete."""
         if not self.networked:
             self._wait("network")
             self.networked = True
+
+    def _map_mount(self, tree: Fd, namespace: str) -> None:
+        """idmap= of a mount; a process in a user namespace may not do it itself. Raises OSError."""
+        self.channel.send({"idmap": namespace}, [tree.number])
+        number = self._wait("idmap")["errno"]
+        if number:
+            raise OSError(number, os.strerror(number), namespace)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -129,7 +141,8 @@ class Child:
             namespace.unshare(namespace.NAMESPACES["cgroup"])
         os.setsid()
         self.attribute = apparmor.open_attribute() if self.apparmor is not None else None
-        self.context = context = rootfs_apply.Context(config, self.facts)
+        idmap = self._map_mount if self.facts.userns else map_here
+        self.context = context = rootfs_apply.Context(config, self.facts, idmap=idmap)
         rootfs_apply.run(self.rootfs.isolate, context)
         if config.hook.pre_mount:
             self._network_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -24,6 +25,7 @@ from lxcpy.network import facts as network_facts
 from lxcpy.network import plan as network_plan
 from lxcpy.network.steps import Script
 from lxcpy.rootfs import plan as rootfs_plan
+from lxcpy.rootfs.context import map_tree
 from lxcpy.runtime import hooks, state
 from lxcpy.runtime.channel import Channel
 
@@ -318,6 +320,17 @@ def rootfs_facts(config: Config, options: Options, *, spaces: Namespaces, cgroup
         own_net="net" in spaces.new,
         own_pid="pid" in spaces.new,
     )
+
+
+def map_mount(tree: Fd, namespace: str, pid: int) -> int:
+    """Map the ids of a detached mount of the container as `container`, or a user namespace's path, says: 0 or errno."""
+    try:
+        path = f"/proc/{pid}/ns/user" if namespace == "container" else namespace
+        with Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as userns:
+            map_tree(tree.number, userns.number)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0
 
 
 # -- network -------------------------------------------------------------------------------------------------------

@@ -277,6 +277,10 @@ class Launch:
             ) from None
         if "failed" in message:
             raise from_dict(message["failed"])
+        if "idmap" in message:
+            with Fd(fds[0]) as tree:
+                self.channel.send({"go": "idmap", "errno": joins.map_mount(tree, message["idmap"], self.pid)})
+            return self._receive()
         return message, fds
 
     def _await_exec(self) -> None:
