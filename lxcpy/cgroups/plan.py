@@ -74,6 +74,7 @@ class CgroupPlan:
 
     payload, limit: paths below the bases; they differ with lxc.cgroup.dir.container.inner alone.
     monitor:        the group to make for lxc.cgroup.dir.monitor, else None.
+    pivot:          where the monitor goes at the end, for lxc.cgroup.dir.monitor.pivot, else None.
     suffix:         0, or the number that is added to the name; None where the path is exact.
     enable:         v2 controllers that the groups above the payload hand down.
     required:       those of them without which a limit of the config cannot be had.
@@ -93,11 +94,13 @@ class CgroupPlan:
     required: Mapping[str, Write]
     warnings: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
+    pivot: str | None = None
 
     def path(self, mount: str, kind: str) -> str:
-        """The path of the `payload`, `limit` or `monitor` group below the mount, with a leading slash."""
+        """The path of the `payload`, `limit`, `monitor` or `pivot` group below the mount, with a leading slash."""
         tail = f"-{self.suffix}" if self.suffix else ""
-        relative = {"payload": self.payload, "limit": self.limit, "monitor": self.monitor}[kind] or ""
+        groups = {"payload": self.payload, "limit": self.limit, "monitor": self.monitor, "pivot": self.pivot}
+        relative = groups[kind] or ""
         if kind == "payload" and self.payload != self.limit:
             tail = ""
         base = self.bases.get(mount, "")
@@ -121,6 +124,7 @@ class CgroupPlan:
         """The record that tree.create returns, before it: written first, it lets anyone clean up after a crash."""
         mounts = [hierarchy.mount for hierarchy in self.hierarchies]
         monitor = {mount: self.path(mount, "monitor") for mount in mounts} if self.monitor else {}
+        pivot = {mount: self.path(mount, "pivot") for mount in mounts} if self.pivot else {}
         return {
             "name": self.name,
             "hierarchies": {h.mount: [h.version, *h.controllers] for h in self.hierarchies},
@@ -128,6 +132,8 @@ class CgroupPlan:
             "payload": {mount: self.path(mount, "payload") for mount in mounts},
             "limit": {mount: self.path(mount, "limit") for mount in mounts},
             "monitor": monitor,
+            "serving": monitor,
+            "pivot": pivot,
             "devices": [str(rule) for rule in self.devices],
         }
 
@@ -170,6 +176,7 @@ def plan(
         raise translation.problems[0]
     limit, payload, monitor, exact = _names(cgroup, name, pattern)
     enable, required = _handed_down(layout.kind, hierarchies, translation.writes)
+    pivot = cgroup.dirs.monitor_pivot
     result = CgroupPlan(
         name=name,
         hierarchies=hierarchies,
@@ -183,6 +190,7 @@ def plan(
         required=required,
         warnings=translation.warnings,
         owner=owner,
+        pivot=_checked("lxc.cgroup.dir.monitor.pivot", pivot) if pivot else None,
     )  # fmt: skip
     while not exact and any(host.taken(h.mount + result.path(h.mount, "limit")) for h in hierarchies):
         result = result.next()

@@ -52,7 +52,7 @@ def _make_all(plan: CgroupPlan, record: Record, made: Record) -> bool:
         mount = hierarchy.mount
         limit, payload = record["limit"][mount], record["payload"][mount]
         parents = made["parents"].setdefault(mount, [])
-        if not _make(mount, limit, parents):
+        if not make_group(mount, limit, parents):
             return False
         made["limit"][mount] = limit
         if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
@@ -63,21 +63,24 @@ def _make_all(plan: CgroupPlan, record: Record, made: Record) -> bool:
         if hierarchy.version == 2 and plan.enable:
             _hand_down(plan, mount, record)
         if payload != limit:
-            if not _make(mount, payload, []):
+            if not make_group(mount, payload, []):
                 return False
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
                 fill_cpuset(mount, payload)
         made["payload"][mount] = payload
         monitor = record["monitor"].get(mount)
-        if monitor and _make(mount, monitor, parents):  # one that exists serves as well, but is not ours
+        if monitor and make_group(mount, monitor, parents):  # one that exists serves as well, but is not ours
             made["monitor"][mount] = monitor
         if not parents:
             del made["parents"][mount]
     return True
 
 
-def _make(mount: str, path: str, parents: list[str]) -> bool:
-    """mkdir, with the groups above it (appended to `parents` if made here); False if the last one exists."""
+def make_group(mount: str, path: str, parents: list[str]) -> bool:
+    """mkdir, with the groups above it (appended to `parents` if made here); False if the last one exists.
+
+    Raises CgroupError.
+    """
     try:
         os.mkdir(mount + path, 0o755)
         return True
@@ -87,9 +90,9 @@ def _make(mount: str, path: str, parents: list[str]) -> bool:
         above = path.rpartition("/")[0]
         if not above:
             raise CgroupError(f"the cgroup hierarchy {mount} is gone") from None
-        if _make(mount, above, parents):
+        if make_group(mount, above, parents):
             parents.append(above)
-        return _make(mount, path, parents)
+        return make_group(mount, path, parents)
     except OSError as error:
         raise failed(f"cannot make the cgroup {mount}{path}", error) from error
 

@@ -205,7 +205,10 @@ class Child:
         if config.no_new_privs:
             process.set_no_new_privs()
         if self.filter is not None:
-            seccomp.apply(self.filter)
+            listener = seccomp.apply(self.filter)
+            if listener is not None:
+                with listener:
+                    self.channel.send({"listener": True}, [listener.number])
         if config.hook.start:
             hooks.run_all(config, "start", self.environment, stdin=self.null)
 
@@ -274,6 +277,8 @@ class Child:
                 os.setresgid(init.gid, init.gid, init.gid)
             if init.uid:
                 os.setresuid(init.uid, init.uid, init.uid)
+            if self.config.monitor.signal_pdeath:
+                process.set_pdeathsig(self.config.monitor.signal_pdeath)  # other ids clear it
         except OSError as error:
             raise SecurityError(
                 f"lxc.init.uid, lxc.init.gid: cannot become {init.uid}:{init.gid}: {meaning(error)}",

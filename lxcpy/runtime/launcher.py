@@ -19,7 +19,7 @@ from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, Stat
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links
-from lxcpy.runtime import hooks, init, joins, state
+from lxcpy.runtime import hooks, init, joins, monitor, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
@@ -79,10 +79,10 @@ class Launch:
         options = self.options
         config, text = joins.load(options.config, options)
         self.config = config
-        self.open_log()
+        monitor.open_log(config, options._asdict())
         hooks.check_environment(config, options.environ)
-        foreign = config.hook.pre_start or config.hook.start_host or any(nic.script_up for nic in config.net)
-        self.clean = self.more and not foreign
+        hooked = config.hook.pre_start or config.hook.start_host or any(nic.script_up for nic in config.net)
+        self.clean = self.more and not (hooked or config.monitor.unshare or config.cgroup.dirs.monitor)
         self.spaces = joins.namespaces(config, options.share)
         uid_ranges, gid_ranges = joins.id_ranges(config)
         self.uid_ranges, self.gid_ranges = uid_ranges, gid_ranges
@@ -114,18 +114,6 @@ class Launch:
             "network": self.network.record,
         }
 
-    def open_log(self) -> None:
-        """-o and -l, else lxc.log.file and lxc.log.level; lxc.log.syslog."""
-        file = self.options.log_file or self.config.log.file
-        level = self.options.log_level if self.options.log_level is not None else self.config.log.level
-        level, syslog = log.ERROR if level is None else level, self.config.log.syslog
-        try:
-            log.open_log(file, level, program="lxcpy-start", name=self.options.name, syslog=syslog)
-        except OSError as error:
-            raise LxcpyError(
-                f'cannot open the log file "{file}": {meaning(error)}', at=self.config.at("lxc.log.file")
-            ) from error
-
     # -- do --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -143,11 +131,13 @@ class Launch:
         environment = hooks.base_environment(
             config, name=options.name, config_file=options.config, caller=options.environ
         )
+        monitor.unshare_mounts(config)
         if config.hook.pre_start:
             self.report.send({"waiting": True})
             hooks.run_all(config, "pre-start", environment)
         joins.check_rootfs(config)
         self.record["cgroups"] = cgroup_tree.create(self.cgroups)
+        monitor.Monitor(self.record).enter()
         label = apparmor.plan(
             config.apparmor,
             name=options.name,
@@ -281,7 +271,18 @@ class Launch:
             with Fd(fds[0]) as tree:
                 self.channel.send({"go": "idmap", "errno": joins.map_mount(tree, message["idmap"], self.pid)})
             return self._receive()
+        if "listener" in message:
+            self._answer_calls(Fd(fds[0]))
+            return self._receive()
         return message, fds
+
+    def _answer_calls(self, listener: Fd) -> None:
+        """At once, for the start hooks and the exec of init may be among the calls."""
+        options, seccomp = self.options, self.config.seccomp
+        words = {"name": options.name, "lxcpath": options.lxcpath, "init": self.pid}
+        words |= {"proxy": seccomp.notify_proxy, "cookie": seccomp.notify_cookie}
+        with listener:
+            self.report.send({"listener": words}, [listener.number])
 
     def _await_exec(self) -> None:
         """The channel closes on exec; a message instead means that exec failed."""
@@ -318,6 +319,10 @@ class Launch:
                     names.append(name)
                     held.append(namespace.open_namespace(self.pid, name))
                     fds.append(held[-1].number)
+        if self.config.monitor.unshare:
+            names.append(monitor.NAMESPACE)
+            held.append(namespace.open_namespace(os.getpid(), "mnt"))
+            fds.append(held[-1].number)
         self.report.send(
             {
                 "started": self.pid,
@@ -342,7 +347,7 @@ class Launch:
         if self.pidfd is not None:
             self.channel.close()
             joins.kill_and_wait(self.pidfd)
-        teardown(self.record, failed=True)
+        teardown(self.record, failed=True, monitor=monitor.Monitor(self.record))
 
 
 __all__ = ["HookError", "Launch", "Options", "RootfsError"]

@@ -24,8 +24,9 @@ from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, state
 from lxcpy.runtime.channel import Closed
 from lxcpy.runtime.consoles import Console, Ttys
 from lxcpy.runtime.lxcserver import Server
+from lxcpy.runtime.monitor import answer_calls
 from lxcpy.runtime.target import LiveTarget
-from lxcpy.runtime.teardown import needs_process, teardown
+from lxcpy.runtime.teardown import needs_process, teardown, teardown_apart
 
 if TYPE_CHECKING:
     from lxcpy.runtime.supervisor import Supervisor
@@ -152,6 +153,10 @@ class Live:
             self._launched(reuse=False)
             self._launcher_died()
             return
+        if "listener" in message:
+            words = message["listener"]
+            answer_calls(self.supervisor, Fd(fds[0]), words, lambda: state.load(self.lxcpath, self.name))
+            return
         if "waiting" in message:
             # a hook may take its time: the next start need not wait for it
             if not self.waiting_in_hook:
@@ -220,7 +225,7 @@ class Live:
             if record.get("init"):
                 joins.kill_process(record["init"])
             self.supervisor.in_child(
-                lambda: teardown(record, failed=True),
+                lambda: teardown_apart(record, failed=True),
                 lambda _status: self._start_failed(_killed()),
             )
         else:
@@ -275,7 +280,7 @@ class Live:
         if needs_process(self.record) or reboot:
             namespaces = self.namespaces
             self.supervisor.in_child(
-                lambda: teardown(self.record, target=target, namespaces=namespaces),
+                lambda: teardown_apart(self.record, target=target, namespaces=namespaces),
                 lambda code: self._torn_down(reboot and code == 0),
                 keep=list(namespaces.values()),
             )

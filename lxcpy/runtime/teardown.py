@@ -18,6 +18,7 @@ from lxcpy.config.model import Config
 from lxcpy.errors import HookError, LxcpyError
 from lxcpy.network import links
 from lxcpy.runtime import hooks, joins, state
+from lxcpy.runtime.monitor import NAMESPACE, Monitor, open_log
 from lxcpy.security import apparmor
 
 LOG = log.Log("stop")
@@ -42,10 +43,12 @@ def teardown(
     failed: bool = False,
     namespaces: Mapping[str, int] | None = None,
     quick: bool = False,
+    monitor: Monitor | None = None,
 ) -> bool:
     """Remove what the record names; run the stop and post-stop hooks, unless `quick` (the caller knows of none).
 
     namespaces: the dead container's, name → descriptor, for the stop hooks and the return of physical devices.
+    monitor:    what this process is in of the monitor's, where it is there for this teardown alone.
     Returns whether a reboot may follow: not when a post-stop hook failed. Raises nothing: what cannot be removed is
     logged, and the record stays when something of it does.
     """
@@ -71,6 +74,8 @@ def teardown(
         except (LxcpyError, OSError) as error:
             clean = False
             LOG.error(str(error))
+    if monitor is not None:
+        monitor.leave()
     if record.get("cgroups"):
         for left in cgroup_tree.remove(record["cgroups"]):
             clean = False
@@ -85,9 +90,25 @@ def teardown(
         except HookError as error:
             may_reboot = False
             LOG.error(error.what)
+    if monitor is not None:
+        monitor.end()
     if clean or not _anything_left(record):
         state.remove(record)
     return may_reboot
+
+
+def teardown_apart(
+    record: state.Record, *, target: str = "stop", failed: bool = False, namespaces: Mapping[str, int] | None = None
+) -> bool:
+    """`teardown` in a process that is there for it alone, and which takes the place of the container's monitor."""
+    monitor, namespaces = Monitor(record), dict(namespaces or {})
+    try:
+        config = load_text(record["text"], record["config"])
+        open_log(config, record["options"])
+    except LxcpyError as error:
+        LOG.error(error.what)
+    monitor.enter(namespaces.pop(NAMESPACE, None))
+    return teardown(record, target=target, failed=failed, namespaces=namespaces, monitor=monitor)
 
 
 def variable(name: str) -> str:

@@ -84,10 +84,13 @@ def test_start_delay(box: Define, run: Run, lxcpath: str) -> None:
 
 def test_log_file(box: Define, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    one = box(f"lxc.log.file = {log}\nlxc.log.level = INFO\nlxc.hook.pre-start = true\n")
+    hooks = "lxc.hook.pre-start = true\nlxc.hook.post-stop = true\n"
+    one = box(f"lxc.log.file = {log}\nlxc.log.level = INFO\n{hooks}")
     one.start()
-    words = [line.split() for line in log.read_text().splitlines()]
+    assert one.kill(10)
+    words = [line.split(None, 7) for line in log.read_text().splitlines()]
     assert {(line[0], line[1], line[3]) for line in words} == {("lxcpy-start", one.name, "INFO")}
+    assert [line[7] for line in words] == ["- running hook pre-start: true", "- running hook post-stop: true"]
 
 
 def test_log_level(box: Define, tmp_path: Path) -> None:
