@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from lxcpy.runtime.snapnames import Snapshot
+
 STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
 
 
@@ -176,6 +178,10 @@ class Container:
 
     def check_startable(self, rcfile: str | None) -> None:
         """Say what a start would trip over before anything is asked. Raises StateError."""
+        if os.path.exists(os.path.join(self.directory, ".lxcpy-pending")):
+            from lxcpy.runtime import pending
+
+            pending.settle(self.lxcpath, self.name)
         if rcfile is None:
             self.require_defined()
         elif not os.path.exists(rcfile):
@@ -277,12 +283,79 @@ class Container:
             theirs.thaw()
 
     def destroy(self, *, force: bool = False, snapshots: bool = False) -> None:
-        """Remove the container and its storage for good. Raises StateError while it runs, unless `force`."""
+        """Remove the container and its storage for good.
+
+        force: kill it first where it runs. snapshots: remove its snapshots and all clones that depend on it, too.
+        Raises StateError while it runs, or has snapshots or clones, unless so asked.
+        """
         from lxcpy.runtime import destroy
 
-        if force and self.state != "STOPPED":
-            self.kill(30)
-        destroy.destroy(self.lxcpath, self.name, snapshots=snapshots)
+        if force:
+            for lxcpath, name in destroy.family(self.lxcpath, self.name) if snapshots else [(self.lxcpath, self.name)]:
+                one = Container(name, lxcpath)
+                if one.state != "STOPPED":
+                    one.kill(30)
+        (destroy.destroy_all if snapshots else destroy.destroy)(self.lxcpath, self.name)
+
+    # -- copies ----------------------------------------------------------------------------------------------------
+
+    def copy(
+        self, new_name: str, lxcpath: str | None = None, *, snapshot: bool = False, allow_running: bool = False,
+        backing: str | None = None, keep_name: bool = False, keep_macs: bool = False, arguments: Sequence[str] = (),
+        rcfile: str | None = None,
+    ) -> Container:  # fmt: skip
+        """Copy it, as it is on disk. Raises LxcpyError with nothing left behind.
+
+        snapshot: store the differences alone; the original must then stay as it is. backing: type of the storage.
+        keep_name: the host name; keep_macs: the hardware addresses. arguments: of the clone hooks.
+        """
+        from lxcpy.runtime import copy
+
+        made = Container(new_name, lxcpath or self.lxcpath)
+        copy.copy(
+            copy.Request(
+                self.name, self.lxcpath, made.name, made.lxcpath, snapshot, allow_running, backing, keep_name,
+                keep_macs, arguments, rcfile,
+            )
+        )  # fmt: skip
+        return made
+
+    def rename(self, new_name: str, arguments: Sequence[str] = ()) -> Container:
+        """Give it another name. Raises StateError while it runs, or has snapshots or clones; LxcpyError."""
+        from lxcpy.runtime import rename
+
+        made = Container(new_name, self.lxcpath)
+        rename.rename(self.lxcpath, self.name, made.name, arguments)
+        return made
+
+    def snapshots(self) -> list[Snapshot]:
+        """Its snapshots, in the order of their numbers. Raises StateError where there is no such container."""
+        from lxcpy.runtime import snapnames
+
+        return snapnames.listed(self.lxcpath, self.name)
+
+    def snapshot(self, comment: str | None = None, *, rcfile: str | None = None) -> str:
+        """Take a snapshot of the stopped container; its name. comment: a file. Raises LxcpyError."""
+        from lxcpy.runtime import snapshots
+
+        return snapshots.take(self.lxcpath, self.name, comment, rcfile)
+
+    def restore(self, snapshot: str, new_name: str | None = None) -> Container:
+        """Make it what it was when the snapshot was taken, or make a new container of it. Raises LxcpyError."""
+        from lxcpy.runtime import snapshots
+
+        made = Container(new_name or self.name, self.lxcpath)
+        snapshots.put_back(self.lxcpath, self.name, snapshot, made.name)
+        return made
+
+    def delete_snapshot(self, snapshot: str | None) -> None:
+        """Delete a snapshot; None: all of them. Raises StateError where something depends on it; LxcpyError."""
+        from lxcpy.runtime import snapshots
+
+        if snapshot is None:
+            snapshots.delete_all(self.lxcpath, self.name)
+        else:
+            snapshots.delete(self.lxcpath, self.name, snapshot)
 
 
 class Start:

@@ -51,7 +51,7 @@ def create(request: Request) -> None:
     start = _begin_config(request)
     template = None if request.template == "none" else find_template(request.template)
     directory = os.path.join(request.lxcpath, request.name)
-    _clear_leftover(request)
+    destroy.clear_leftover(request.lxcpath, request.name)
     with ExitStack() as undo:
         _make_directory(request, directory)
         undo.callback(_remove, request.lxcpath, request.name)
@@ -102,24 +102,6 @@ def _begin_config(request: Request) -> str:
         raise ConfigError(f'cannot read the config "{path}": {meaning(error)}') from error
     config_load.load(path)
     return text
-
-
-def _clear_leftover(request: Request) -> None:
-    """Refuse a name that is taken; remove what a killed creation left. Raises StateError."""
-    lxcpath, name = request.lxcpath, request.name
-    directory = os.path.join(lxcpath, name)
-    if not os.path.lexists(directory):
-        return
-    try:
-        if partial.maker_lives(lxcpath, name):
-            raise StateError(f'container "{name}" is being created by another command', hint="wait until it is done")
-        destroy.destroy(lxcpath, name)
-    except FileNotFoundError:
-        if os.path.exists(os.path.join(directory, "config")):
-            raise StateError(
-                f'Container already exists: "{name}" in {lxcpath}',
-                hint=f"choose another name, or remove it with lxcpy-destroy -n {name}",
-            ) from None
 
 
 def _make_directory(request: Request, directory: str) -> None:

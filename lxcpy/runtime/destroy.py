@@ -1,4 +1,4 @@
-"""Removes a container for good: destroy hooks, storage, directory."""
+"""Removes a container for good: destroy hooks, storage, directory; with its snapshots and clones where asked for."""
 
 from __future__ import annotations
 
@@ -7,36 +7,105 @@ import os
 from lxcpy import storage
 from lxcpy.config import load as config_load
 from lxcpy.config.model import Config
-from lxcpy.errors import ConfigError, LxcpyError, StateError, StorageError, meaning
-from lxcpy.runtime import hooks, lookup, partial
+from lxcpy.errors import ConfigError, StateError, StorageError, meaning
+from lxcpy.runtime import clones, hooks, lock, lookup, partial, pending, snapnames
 from lxcpy.storage.tree import remove_tree
 
 
-def destroy(lxcpath: str, name: str, *, snapshots: bool = False, running: bool = False) -> None:
-    """Remove container `name`.
+def destroy(lxcpath: str, name: str, *, running: bool = False) -> None:
+    """Remove container `name`. Refused while it has snapshots, or clones that depend on it.
 
-    snapshots: its snapshots too; without, a container that has some is refused, as LXC does.
-    running:   the caller knows that it does not run, though its state may still say so.
+    running: the caller knows that it does not run, though its state may still say so.
     Raises StateError, HookError (a destroy hook forbade it), StorageError.
     """
     directory = os.path.join(lxcpath, name)
-    config_file = lookup.config_path(lxcpath, name)
+    pending.settle(lxcpath, name)
     unfinished = _unfinished(lxcpath, name)
-    if not os.path.exists(config_file) and not unfinished:
+    if not os.path.exists(lookup.config_path(lxcpath, name)) and not unfinished:
         raise lookup.no_such(lxcpath, name)
-    if not running and lookup.state(lxcpath, name) != "STOPPED":
-        raise StateError(f"{name} is running", hint=f"lxcpy-stop -n {name} stops it, lxcpy-destroy -f kills it first")
+    if not running:
+        _check_stopped(lxcpath, name)
+    try:
+        with lock.hold(directory, wait=running):
+            _destroy(lxcpath, name, unfinished)
+    except FileNotFoundError:
+        pass  # another was faster
+
+
+def destroy_all(lxcpath: str, name: str) -> None:
+    """Remove container `name` with its snapshots and all clones that depend on it or on those.
+
+    Nothing is removed unless all of them are stopped. Raises as `destroy`.
+    """
+    doomed = family(lxcpath, name)
+    for path, one in doomed:
+        _check_stopped(path, one)
+    for path, one in doomed:
+        destroy(path, one)
+
+
+def family(lxcpath: str, name: str) -> list[tuple[str, str]]:
+    """(lxcpath, name) of a container, its snapshots and what depends on them, each after what depends on it."""
+    found: dict[tuple[str, str], None] = {}
+    _visit((lxcpath, name), found, [])
+    return list(found)
+
+
+def _visit(pair: tuple[str, str], found: dict[tuple[str, str], None], above: list[tuple[str, str]]) -> None:
+    if pair in found or pair in above:
+        return
+    lxcpath, name = pair
+    path = snapnames.folder(lxcpath, name)
+    below = [(path, one) for one in [*snapnames.names(lxcpath, name), *snapnames.unfinished(lxcpath, name)]]
+    for other in [*clones.dependents(os.path.join(lxcpath, name)), *below]:
+        _visit(other, found, [*above, pair])
+    found[pair] = None
+
+
+def run_hooks(config: Config, config_file: str, name: str) -> None:
+    """Run the destroy hooks. Raises HookError: one of them forbids it."""
+    environment = hooks.base_environment(config, name=name, config_file=config_file, caller=dict(os.environ))
+    hooks.run_all(config, "destroy", environment)
+
+
+def clear_leftover(lxcpath: str, name: str) -> None:
+    """Refuse a name that is taken; remove what a killed command left of a container. Raises StateError."""
+    directory = os.path.join(lxcpath, name)
+    if not os.path.lexists(directory):
+        return
+    pending.settle(lxcpath, name)
+    try:
+        if partial.maker_lives(lxcpath, name):
+            raise StateError(f'container "{name}" is being created by another command', hint="wait until it is done")
+        destroy(lxcpath, name)
+    except FileNotFoundError:
+        if os.path.exists(os.path.join(directory, "config")):
+            raise StateError(
+                f'Container already exists: "{name}" in {lxcpath}',
+                hint=f"choose another name, or remove it with lxcpy-destroy -n {name}",
+            ) from None
+
+
+def _destroy(lxcpath: str, name: str, unfinished: bool) -> None:
+    """As `destroy`, for who holds the lock."""
+    directory = os.path.join(lxcpath, name)
+    config_file = lookup.config_path(lxcpath, name)
     if not unfinished:
-        _check_dependents(directory, name, snapshots)
+        _check_dependents(lxcpath, name)
     config = _config(config_file, unfinished)
     if config is not None:
-        environment = hooks.base_environment(config, name=name, config_file=config_file, caller=dict(os.environ))
-        hooks.run_all(config, "destroy", environment)
-        _forget_in_source(directory, lxcpath, name)
+        run_hooks(config, config_file, name)
         if config.rootfs.path and config.rootfs.managed:
             kind, source = storage.parse(config.rootfs.path)
             storage.backend(kind).destroy(source)
+    pairs = clones.originals(directory)
     _remove_directory(directory, keep_rootfs=config is not None and not config.rootfs.managed)
+    clones.forget(pairs, lxcpath, name)  # last: what is left after a kill still holds its originals
+
+
+def _check_stopped(lxcpath: str, name: str) -> None:
+    if lookup.state(lxcpath, name) != "STOPPED":
+        raise StateError(f"{name} is running", hint=f"lxcpy-stop -n {name} stops it, lxcpy-destroy -f kills it first")
 
 
 def _unfinished(lxcpath: str, name: str) -> bool:
@@ -46,7 +115,7 @@ def _unfinished(lxcpath: str, name: str) -> bool:
     except FileNotFoundError:
         return False
     if lives:
-        raise StateError(f'container "{name}" is being created', hint="end lxcpy-create, it cleans up")
+        raise StateError(f'container "{name}" is being created', hint="end the command that does it: it cleans up")
     return True
 
 
@@ -59,51 +128,12 @@ def _config(config_file: str, unfinished: bool) -> Config | None:
         raise
 
 
-def _check_dependents(directory: str, name: str, snapshots: bool) -> None:
-    snaps = os.path.join(directory, "snaps")
-    if not snapshots and os.path.isdir(snaps) and os.listdir(snaps):
+def _check_dependents(lxcpath: str, name: str) -> None:
+    if snapnames.names(lxcpath, name):
         raise StateError(
             f"Destroying {name} failed: {name} has snapshots.", hint="lxcpy-destroy -s removes them along with it"
         )
-    clones = dependents(directory)
-    if clones:
-        listed = ", ".join(clone for _path, clone in clones)
-        raise StateError(f"{name} has clones that depend on it: {listed}", hint="destroy those first")
-
-
-def dependents(directory: str) -> list[tuple[str, str]]:
-    """(lxcpath, name) of the snapshot clones of a container, from its lxc_snapshots file."""
-    try:
-        with open(os.path.join(directory, "lxc_snapshots"), encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return []
-    pairs = list(zip(lines[::2], lines[1::2], strict=False))
-    return [(path, clone) for path, clone in pairs if os.path.isdir(os.path.join(path, clone))]
-
-
-def _forget_in_source(directory: str, lxcpath: str, name: str) -> None:
-    """Take this clone out of the lxc_snapshots of whom it was made from (its lxc_rdepends)."""
-    try:
-        with open(os.path.join(directory, "lxc_rdepends"), encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return
-    for source_path, source in zip(lines[::2], lines[1::2], strict=False):
-        forget_dependent(os.path.join(source_path, source), lxcpath, name)
-
-
-def forget_dependent(directory: str, lxcpath: str, name: str) -> None:
-    """Take the clone (lxcpath, name) out of a container's lxc_snapshots."""
-    path = os.path.join(directory, "lxc_snapshots")
-    left = [pair for pair in dependents(directory) if pair != (lxcpath, name)]
-    if left:
-        temporary = f"{path}.{os.getpid()}.new"
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write("".join(f"{source_path}\n{source}\n" for source_path, source in left))
-        os.rename(temporary, path)
-    elif os.path.exists(path):
-        os.unlink(path)
+    clones.check_none(os.path.join(lxcpath, name), f"Destroying {name} failed")
 
 
 def _remove_directory(directory: str, *, keep_rootfs: bool) -> None:
@@ -130,6 +160,3 @@ def _remove(path: str) -> None:
         remove_tree(path)
     else:
         os.unlink(path)
-
-
-__all__ = ["LxcpyError", "dependents", "destroy", "forget_dependent"]

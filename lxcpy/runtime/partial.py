@@ -56,7 +56,7 @@ def check(lxcpath: str, name: str) -> None:
     except OSError as error:
         raise StateError(f"cannot read {path(lxcpath, name)}: {meaning(error)}") from error
     if lives:
-        raise StateError(f'container "{name}" is being created', hint="wait until lxcpy-create is done")
+        raise StateError(f'container "{name}" is being created', hint="wait until the command that does it is done")
     raise StateError(
         f'the creation of container "{name}" was cut short',
         hint=f"lxcpy-destroy -n {name} removes what is there; then create it again",

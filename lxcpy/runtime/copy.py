@@ -1,0 +1,297 @@
+"""Copies a container: directory, config, storage, clone hooks; all of it or nothing (lxc-copy, cli.md, 8).
+
+The mark `partial` stands, locked, while the copy is made, so that a killed one is known for what it is: the next
+command of that name clears it away. The original is held meanwhile; nobody removes it under the copy's feet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from lxcpy import storage
+from lxcpy.config import load as config_load
+from lxcpy.config import text
+from lxcpy.config.file import save_text
+from lxcpy.config.lines import read
+from lxcpy.config.model import Config
+from lxcpy.errors import LxcpyError, StateError, StorageError, UsageError, meaning
+from lxcpy.log import Log
+from lxcpy.runtime import clones, copyconfig, copynames, destroy, joins, lock, lookup, partial, pending
+from lxcpy.storage.base import Shift
+from lxcpy.storage.tree import remove_tree, spread
+
+LOG = Log("copy")
+SNAPSHOT_OF = {"dir": "overlay"}  # what a snapshot clone becomes where the original's own type cannot make one
+
+
+class Request(NamedTuple):
+    """What lxcpy-copy was asked for."""
+
+    name: str
+    lxcpath: str
+    new_name: str
+    new_lxcpath: str
+    snapshot: bool = False
+    allow_running: bool = False
+    backing: str | None = None
+    keep_name: bool = False
+    keep_macs: bool = False
+    arguments: Sequence[str] = ()  # of the clone hooks
+    config: str | None = None  # another config file of the original
+    depends: bool = True  # whether a snapshot clone depends on the original itself, not only on what that depends on
+    # called with the copy's directory and the text of its config when all else is done: its last word on the text
+    adapt: Callable[[str, str], str] | None = None
+
+
+class Source(NamedTuple):
+    """A container that is copied."""
+
+    lxcpath: str
+    name: str
+    content: str  # of its config file
+    config: Config
+    kind: str  # of its storage
+    path: str  # lxc.rootfs.path without the type
+
+    @property
+    def directory(self) -> str:
+        return os.path.join(self.lxcpath, self.name)
+
+
+class Choice(NamedTuple):
+    """What storage a copy has."""
+
+    kind: str
+    snapshot: bool
+
+
+class Build(NamedTuple):
+    """One copy to be made."""
+
+    source: Source
+    directory: str  # where it is made
+    name: str
+    choice: Choice
+    host: str | None = None  # its new host name; None: the original's
+    new_macs: bool = False
+    arguments: Sequence[str] = ()
+
+
+def copy(request: Request) -> None:
+    """Make the copy. Raises LxcpyError with nothing left behind."""
+    check_root()
+    source = load_source(request.lxcpath, request.name, request.config)
+    same_path = os.path.realpath(request.new_lxcpath) == os.path.realpath(request.lxcpath)
+    choice = choose(source.kind, same_path=same_path, snapshot=request.snapshot, backing=request.backing)
+    with held(source.lxcpath, source.name, needed=request.config is None):
+        if not request.allow_running and lookup.state(source.lxcpath, source.name) != "STOPPED":
+            raise StateError(f"{source.name} is running", hint="stop it, or copy it as it is with -a (--allowrunning)")
+        destroy.clear_leftover(request.new_lxcpath, request.new_name)
+        with made(request.new_lxcpath, request.new_name, source.config) as undo:
+            directory = os.path.join(request.new_lxcpath, request.new_name)
+            pairs = originals(source, choice, depends=request.depends)
+            note(directory, pairs, request.new_lxcpath, request.new_name, undo)
+            build = Build(
+                source,
+                directory,
+                request.new_name,
+                choice,
+                host=None if request.keep_name else request.new_name,
+                new_macs=not request.keep_macs,
+                arguments=request.arguments,
+            )
+            fill(build, undo)
+            if request.adapt is not None:
+                _adapt(request.adapt, directory)
+
+
+def check_root() -> None:
+    """Raises StateError for anybody else."""
+    if os.geteuid():
+        raise StateError("containers need root here", hint="run the command with sudo")
+
+
+def load_source(lxcpath: str, name: str, config_file: str | None = None) -> Source:
+    """What is known of a container that is to be copied. Raises StateError, ConfigErrors, StorageError."""
+    if os.path.isdir(os.path.join(lxcpath, name)):
+        pending.settle(lxcpath, name)
+        partial.check(lxcpath, name)
+    path = config_file or lookup.config_path(lxcpath, name)
+    if not os.path.exists(path):
+        raise lookup.no_such(lxcpath, name)
+    config = config_load.load(path)
+    if not config.rootfs.path:
+        raise StorageError(f"{name} has no lxc.rootfs.path: there is nothing to copy")
+    kind, source = storage.parse(config.rootfs.path)
+    return Source(lxcpath, name, read(path), config, _plain(kind), source)
+
+
+def choose(kind: str, *, same_path: bool, snapshot: bool, backing: str | None = None) -> Choice:
+    """The storage of a copy of a container on storage `kind`. Raises StorageError, UsageError.
+
+    same_path: whether the copy is in the original's lxcpath; a full copy elsewhere is a directory.
+    """
+    if backing is None:
+        backing = SNAPSHOT_OF.get(kind, kind) if snapshot else kind if same_path else "dir"
+    backing = _plain(backing)
+    if backing not in storage.KNOWN:
+        known = ", ".join(storage.KNOWN)
+        raise UsageError(f'"{backing}" is not a valid backing storage type.', hint=f"one of {known}")
+    storage.backend(backing)
+    if backing == "overlay" and not snapshot:
+        raise StorageError(
+            "an overlay shows another container's files: it can only be a snapshot clone",
+            hint="-s makes one; -B dir makes a full copy",
+        )
+    if backing == "dir" and snapshot:
+        raise StorageError("a directory cannot be a snapshot clone", hint="-B overlay, or leave out -B")
+    if snapshot and backing != kind and SNAPSHOT_OF.get(kind) != backing:
+        raise StorageError(f'storage of type {kind} cannot have a snapshot clone of type "{backing}"')
+    return Choice(backing, snapshot)
+
+
+def originals(source: Source, choice: Choice, *, depends: bool = True) -> clones.Pairs:
+    """Whom a copy depends on: what its original depends on, and the original."""
+    if not choice.snapshot:
+        return []
+    own = [(source.lxcpath, source.name)] if depends and choice.kind == "overlay" else []
+    return [*clones.originals(source.directory), *own]
+
+
+def note(directory: str, pairs: clones.Pairs, lxcpath: str, name: str, undo: ExitStack) -> None:
+    """Write down, on both sides, whom a clone depends on: before it does so. Raises StateError, StorageError."""
+    try:
+        clones.note_originals(directory, pairs)
+    except OSError as error:
+        raise StorageError(f'cannot write in "{directory}": {meaning(error)}') from error
+    undo.callback(attempt, clones.forget, pairs, lxcpath, name)
+    clones.register(pairs, lxcpath, name)
+
+
+@contextmanager
+def held(lxcpath: str, name: str, *, shared: bool = True, needed: bool = True) -> Iterator[None]:
+    """Keep a container as it is, or to oneself. Raises StateError where another command changes it, or removed it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock.hold(os.path.join(lxcpath, name), shared=shared))
+        except FileNotFoundError:
+            if needed:
+                raise lookup.no_such(lxcpath, name) from None
+        yield
+
+
+@contextmanager
+def made(lxcpath: str, name: str, config: Config) -> Iterator[ExitStack]:
+    """The directory of a container that is being made; gone again, with what else is to be undone, where that fails."""
+    directory = os.path.join(lxcpath, name)
+    with ExitStack() as undo:
+        try:
+            os.makedirs(lxcpath, 0o755, exist_ok=True)
+            spread(lxcpath)
+            if os.path.isdir(directory):
+                os.rmdir(directory)  # empty, or it is somebody's
+            os.mkdir(directory, 0o770)
+            undo.callback(attempt, remove_tree, directory)
+            os.chmod(directory, 0o770)
+            uids, gids = joins.id_ranges(config)
+            if uids:
+                os.chown(directory, *joins.root_of(uids, gids))
+            mark = partial.take(lxcpath, name)
+            undo.callback(os.close, mark)
+            undo.callback(attempt, remove_tree, directory)  # while the mark is still locked
+        except OSError as error:
+            hint = "it is not a container, and not empty: move it away" if os.path.isdir(directory) else None
+            raise StorageError(f'cannot make "{directory}": {meaning(error)}', hint=hint) from error
+        yield undo
+        partial.release(lxcpath, name, mark)
+        undo.pop_all()
+
+
+def fill(build: Build, undo: ExitStack) -> Config:
+    """Make storage, config and files of a copy in its directory, and introduce it to itself; its config.
+
+    Raises LxcpyError; what is half made is for `undo`.
+    """
+    source = build.source
+    rootfs = _clone(build)
+    kind, path = storage.parse(rootfs)
+    undo.callback(attempt, storage.backend(kind).destroy, path)
+    change = copyconfig.Change(
+        old=source.directory,
+        new=build.directory,
+        rootfs=rootfs,
+        name=build.host,
+        new_macs=build.new_macs,
+        fstab=source.config.mount.fstab or "",
+    )
+    content, files = copyconfig.rewrite(source.content, change)
+    copy_files(files, source.config)
+    config_file = os.path.join(build.directory, "config")
+    try:
+        save_text(config_file, content)
+    except OSError as error:
+        raise StorageError(f'cannot write "{config_file}": {meaning(error)}') from error
+    config = config_load.load(config_file)
+    called = (source.name, source.config.uts.name or source.name)
+    names = copynames.Names(build.name, source.name, build.host, tuple(dict.fromkeys(called)))
+    copynames.introduce(config, config_file, names, build.arguments)
+    return config
+
+
+def copy_files(files: Sequence[copyconfig.File], config: Config) -> None:
+    """Copy the files that go along, mode and all; one that is there already came with the root filesystem."""
+    for file in files:
+        if os.path.exists(file.target):
+            if file.key == "lxc.mount.fstab" and file.source != file.target:
+                raise StorageError(f'"{file.target}" is in the way of lxc.mount.fstab', at=config.at(file.key))
+            continue
+        try:
+            os.makedirs(os.path.dirname(file.target), 0o755, exist_ok=True)
+            with open(file.source, "rb") as reader:
+                status = os.fstat(reader.fileno())
+                with open(file.target, "xb") as writer:
+                    writer.write(reader.read())
+                    os.fchmod(writer.fileno(), status.st_mode & 0o7777)
+        except OSError as error:
+            raise StorageError(
+                f'{file.key}: cannot copy "{file.source}": {meaning(error)}', at=config.at(file.key)
+            ) from error
+
+
+def _clone(build: Build) -> str:
+    source = build.source
+    uids, gids = (tuple(ranges) for ranges in joins.id_ranges(source.config))
+    # the ids stay as they are; an overlay's own directories belong to the container's root
+    shift = Shift(before=(uids, gids), after=(uids, gids)) if uids and build.choice.snapshot else None
+    rootfs = os.path.join(build.directory, "rootfs")
+    return storage.backend(source.kind).clone(source.path, rootfs, snapshot=build.choice.snapshot, shift=shift)
+
+
+def _adapt(adapt: Callable[[str, str], str], directory: str) -> None:
+    config_file = os.path.join(directory, "config")
+    try:
+        save_text(config_file, adapt(directory, read(config_file)))
+    except OSError as error:
+        raise StorageError(f'cannot prepare "{directory}": {meaning(error)}') from error
+    config_load.load(config_file)
+
+
+def with_lines(content: str, lines: Sequence[tuple[str, str]]) -> str:
+    """A config's text with lines added at its end."""
+    gap = "" if not content or content.endswith("\n") else "\n"
+    return content + gap + "".join(f"{key} = {text.quoted(value)}\n" for key, value in lines)
+
+
+def _plain(kind: str) -> str:
+    return "overlay" if kind == "overlayfs" else kind
+
+
+def attempt(function: Callable[..., None], *arguments: object) -> None:
+    """A step back that may fail without hiding why it is taken."""
+    try:
+        function(*arguments)
+    except (LxcpyError, OSError) as error:
+        LOG.error(f"of what is given up, something could not be removed: {error}")
