@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import leaks
 import probes
 import pytest
@@ -35,6 +36,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_configure(config: pytest.Config) -> None:
     os.makedirs(paths.ROOTFS_MOUNT, exist_ok=True)  # the installer's
+    # a run that decides something looks at the same examples each time; elsewhere each run looks at new ones
+    hypothesis.settings.register_profile("ci", derandomize=True)
+    if os.environ.get("CI"):
+        hypothesis.settings.load_profile("ci")
     config.addinivalue_line("markers", "requires(*words): what the test needs of the machine (tests/probes.py)")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from oracle.differences import DIFFERENCES, Case, Difference, difference
 from oracle.liblxc import Answer, Liblxc, Operation, Ours, why_not
@@ -236,6 +236,7 @@ class Pair:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.one_of(st.lists(STEPS, min_size=2, max_size=12), FOCUSED))
+@example(steps=[("set", "lxc.cap.drop", "sys_time")])
 def test_sequences(liblxc: Liblxc, steps: list[tuple[str, ...]]) -> None:
     pair = Pair(liblxc)
     touched: dict[str, None] = {"lxc.cap.drop": None, "lxc.cap.keep": None, "lxc.net": None, "lxc.hook.start": None}
