@@ -68,12 +68,7 @@ def teardown(
         extra = [f"{name}:{environment[variable(name)]}" for name in namespaces]
         hooks.run_all(config, "stop", environment, extra=extra, fatal=False)
     if record.get("network") and not quick:
-        try:
-            with links.Network(joins.network_script(environment, fatal=False)) as network:
-                network.remove(record["network"], namespaces.get("net"))
-        except (LxcpyError, OSError) as error:
-            clean = False
-            LOG.error(str(error))
+        clean = _remove_network(record, environment, namespaces.get("net"))
     if monitor is not None:
         monitor.leave()
     if record.get("cgroups"):
@@ -131,6 +126,17 @@ def _environment(
     if record.get("init"):
         environment["LXC_PID"] = str(record["init"][0])
     return environment
+
+
+def _remove_network(record: state.Record, environment: Mapping[str, str], netns: int | None) -> bool:
+    """Whether that went well."""
+    try:
+        with links.Network(joins.network_script(environment, fatal=False)) as network:
+            network.remove(record["network"], netns)
+        return True
+    except (LxcpyError, OSError) as error:
+        LOG.error(str(error))
+        return False
 
 
 def _remove_pidfile(record: state.Record) -> None:
