@@ -178,7 +178,7 @@ class Container:
 
     def check_startable(self, rcfile: str | None) -> None:
         """Say what a start would trip over before anything is asked. Raises StateError."""
-        if os.path.exists(os.path.join(self.directory, ".lxcpy-pending")):
+        if os.path.exists(os.path.join(self.directory, ".lxcpy-pending")):  # runtime/pending.py
             from lxcpy.runtime import pending
 
             pending.settle(self.lxcpath, self.name)

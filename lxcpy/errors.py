@@ -56,7 +56,8 @@ class LxcpyError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """The error as plain data, to cross a process border; `from_dict` raises it again with its class."""
-        return {"class": type(self).__name__, "what": self.what, "at": self.at, "hint": self.hint}
+        at = None if self.at is None else tuple(self.at)  # a plain one: marshal carries no other
+        return {"class": type(self).__name__, "what": self.what, "at": at, "hint": self.hint}
 
 
 class ConfigError(LxcpyError):

@@ -148,7 +148,8 @@ def _command(clone: Container, words: list[str]) -> None:
         raise
     finally:
         try:
-            if not clone.shutdown(60):
+            # again and again: the kernel drops a signal that a young init has not asked for yet
+            if not any(clone.shutdown(seconds) for seconds in (1, 4, 15, 40)):
                 clone.kill(30)
         except StateError:
             pass  # the command has stopped it

@@ -94,8 +94,10 @@ def _change(directory: str, pair: tuple[str, str], *, add: bool) -> None:
             left.append(pair)
         if left:
             _write(path, left)
-        else:
-            os.unlink(path)
+            return
+        for gone in (f"{path}.new", path):  # the first is of a command that was killed
+            if os.path.exists(gone):
+                os.unlink(gone)
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def _read(path: str) -> Pairs:
 
 def _write(path: str, content: str | Sequence[tuple[str, str]]) -> None:
     text = content if isinstance(content, str) else "".join(f"{lxcpath}\n{name}\n" for lxcpath, name in content)
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.new"
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     os.rename(temporary, path)

@@ -14,6 +14,7 @@ from lxcpy.errors import StateError, StorageError, meaning
 from lxcpy.runtime import lock
 
 MARK = ".lxcpy-pending"
+NEW = f"{MARK}.new"
 MADE, ARRIVING, REPLACED = ".lxcpy-restored", ".lxcpy-arriving", ".lxcpy-replaced"  # restore.py
 
 
@@ -23,9 +24,9 @@ def note(directory: str, **task: Any) -> None:
 
     path = os.path.join(directory, MARK)
     try:
-        with open(f"{path}.new", "w") as file:
+        with open(os.path.join(directory, NEW), "w") as file:
             json.dump(task, file)
-        os.rename(f"{path}.new", path)
+        os.rename(os.path.join(directory, NEW), path)
     except OSError as error:
         raise StorageError(f'cannot write "{path}": {meaning(error)}') from error
 
@@ -37,7 +38,7 @@ def done(directory: str) -> None:
 
 def left(directory: str) -> bool:
     """Is there anything that a killed command did not finish, or that one does just now?"""
-    return any(os.path.lexists(os.path.join(directory, name)) for name in (MARK, MADE, ARRIVING, REPLACED))
+    return any(os.path.lexists(os.path.join(directory, name)) for name in (MARK, NEW, MADE, ARRIVING, REPLACED))
 
 
 def settle(lxcpath: str, name: str) -> None:

@@ -22,7 +22,14 @@ from lxcpy.runtime import clones, copy, copyconfig, destroy, lookup, pending, re
 from lxcpy.storage.tree import remove_tree
 
 LOG = Log("snapshot")
-OWN = ("snaps", pending.MARK, pending.MADE, pending.ARRIVING, pending.REPLACED)  # what a restored container keeps
+OWN = (
+    "snaps",
+    pending.MARK,
+    pending.NEW,
+    pending.MADE,
+    pending.ARRIVING,
+    pending.REPLACED,
+)  # what a restored container keeps
 
 
 def restore(lxcpath: str, name: str, snapshot: copy.Source) -> None:
@@ -130,8 +137,11 @@ def _move_all(source: str, target: str, but: Sequence[str] | set[str]) -> None:
 
 def sweep(directory: str) -> None:
     """Remove what restores have left that were never decided, or are done."""
-    for entry in (pending.MADE, pending.ARRIVING, pending.REPLACED):
+    for entry in (pending.NEW, pending.MADE, pending.ARRIVING, pending.REPLACED):
         try:
+            if entry == pending.NEW and os.path.exists(os.path.join(directory, entry)):
+                os.unlink(os.path.join(directory, entry))
+                continue
             remove_tree(os.path.join(directory, entry))
         except OSError as error:
             LOG.warn(f'"{error.filename or entry}" could not be removed: {meaning(error)}')

@@ -27,7 +27,7 @@ def take(lxcpath: str, name: str, comment: str | None = None, config: str | None
         _clear(path, one)
     number = 0
     while True:
-        while os.path.lexists(os.path.join(path, f"snap{number}")):
+        while not _free(path, f"snap{number}"):
             number += 1
         made = f"snap{number}"
         try:
@@ -90,9 +90,21 @@ def delete_all(lxcpath: str, name: str) -> None:
             destroy.destroy(path, one)
         except LxcpyError as error:
             failures.append(error)
+    for one in os.listdir(path):
+        _remove_empty(os.path.join(path, one))
     _remove_empty(path)
     if failures:
         raise failures[0]
+
+
+def _free(path: str, snapshot: str) -> bool:
+    """Is the name free? An empty directory is of a command that was killed before it could leave its mark."""
+    try:
+        return not os.listdir(os.path.join(path, snapshot))
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
 
 
 def _check(lxcpath: str, name: str, snapshot: str) -> None:
