@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from lxcpy import paths
-from lxcpy.bootstrap import busybox, deb_system, machine
+from lxcpy.bootstrap import busybox, deb_system, machine, users
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.rootfscache import RootfsCache, Trees
 from lxcpy.bootstrap.template import Renderer, Template, parse
-from lxcpy.errors import BootstrapError, UsageError, meaning
+from lxcpy.errors import BootstrapError, meaning
 
 _TTYS = re.compile(r"^\s*lxc\.tty(?:\.max)?\s*=\s*(\d+)", re.MULTILINE)
 _NIC = re.compile(r"^[ \t]*lxc\.net\.0\.type[ \t]*=[ \t]*veth[ \t]*$", re.MULTILINE)
 _HWADDR = re.compile(r"^[ \t]*lxc\.net\.0\.hwaddr[ \t]*=", re.MULTILINE)
-_PASSWORD = re.compile(r"[^\x00-\x1f\x7f:]+")
 
 
 def bootstrap(
@@ -58,12 +57,12 @@ def _deb(
     template: Template, options: Mapping[str, str], tree: str, config_path: str, name: str, progress: Progress,
     trees: Trees,
 ) -> str:  # fmt: skip
-    values = {**_values(options, config_path, name), "mapped": trees.shifted}
+    values = _values(template, options, config_path, name, mapped=trees.shifted)
     store = Store(paths.cache_dir())
     cache = RootfsCache(store, trees)
     log = f"{store.directory}/logs/{template.name}-{name}-{os.getpid()}.log"
     with ExitStack() as stack:
-        system = deb_system.System(template, options, store, progress, stack)
+        system = deb_system.System(template, options, store, progress, stack, users.packages(values))
         values.update(system.values())
 
         def make(base: str) -> None:
@@ -79,14 +78,20 @@ def _deb(
         progress.start("customize")
         with _renderer(template, tree, values) as renderer:
             renderer.lay()
+            system.give_keyring(renderer.root)
             text = renderer.text("container.sh.j2")
             config = renderer.text("config.j2")
         system.run_script(tree, text, hostname=name, log=log, what="the script container.sh")
         progress.finish("customize")
         if "clean" in options:
             cache.flush(template.name)
-        _remove(log)
+        if "debug" in options:
+            progress.message(f"the log is {log}")
+        else:
+            _remove(log)
         progress.message(f"{template.name} {system.codename} ({system.arch}) is ready")
+        if said := users.told(values, options):
+            progress.message(said)
         return config
 
 
@@ -99,21 +104,21 @@ def _renderer(template: Template, tree: str, values: Mapping[str, object]) -> It
         os.close(root)
 
 
-def _values(options: Mapping[str, str], config_path: str, name: str) -> dict[str, object]:
+def _values(
+    template: Template, options: Mapping[str, str], config_path: str, name: str, *, mapped: bool
+) -> dict[str, object]:
     """What the template's files are told of the container and the host. Raises UsageError."""
-    password = options.get("password", "")
-    if password and not _PASSWORD.fullmatch(password):
-        raise UsageError("--password: it must not hold a colon or a control character")
     return {
         "name": name,
+        "distribution": template.name,
+        "mapped": mapped,
         "ttys": _ttys(config_path),
         "locale": machine.locale(options.get("locale")),
         "timezone": machine.timezone(options.get("timezone")),
         "resolv_conf": machine.resolv_conf(),
         "machine_id": secrets.token_hex(16),
-        "auth_key": deb_system.read_key(options["auth-key"]) if "auth-key" in options else "",
-        "password": password,
         "preset": _preset,
+        **users.values(options, template.settings.get("user", ""), mapped=mapped),
     }
 
 
@@ -132,7 +137,7 @@ def _key(system: deb_system.System, values: Mapping[str, object]) -> str:
     template = system.template
     parts = [system.plan.digest(), str(values["locale"])]
     parts += [f"{key}={value}" for key, value in sorted(template.settings.items())]
-    parts.append(_read(f"{template.path}/base.sh.j2"))
+    parts.append(_read(template.file("base.sh.j2") or ""))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release
@@ -14,21 +15,24 @@ from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.template import Template
 from lxcpy.bootstrap.workers import Worker
 from lxcpy.errors import BootstrapError, UsageError, meaning
-
-_ROLLING = ("testing", "unstable", "sid")  # who asks for these wants to follow them
+from lxcpy.kernel.fd import exists_in_root, write_in_root
 
 
 class System:
-    """One wish of a template and its options, its plan made at once. Raises BootstrapError, UsageError."""
+    """One wish of a template and its options, its plan made at once. Raises BootstrapError, UsageError.
+
+    more: packages besides those of the template and the options.
+    """
 
     def __init__(
-        self, template: Template, options: Mapping[str, str], store: Store, progress: Progress, stack: ExitStack
-    ) -> None:
+        self, template: Template, options: Mapping[str, str], store: Store, progress: Progress, stack: ExitStack,
+        more: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.template, self.options, self.store, self.progress = template, options, store, progress
         self.arch = machine.debian_arch(options.get("arch") or machine.host_arch())
         machine.check_runs(self.arch)
         self.variant = self._variant()
-        self.asked = options.get("release") or template.settings["release"]
+        self.asked = self._release()
         # Before any thread: a worker is a fork.
         self.workers = [Worker(f"{store.directory}/objects") for _ in range(os.cpu_count() or 1)]
         for worker in self.workers:
@@ -36,6 +40,7 @@ class System:
         self.client = Client()
         stack.callback(self.client.close)
         sources = [one for one in hostapt.sources() if self._serves(one.suite)]
+        self.pinned = options.get("keyring") or os.environ.get("KEYRING") or ""
         self.trust = release.Trust(
             tuple(self._keyrings(sources)),
             check="no-check-gpg" not in options,
@@ -46,20 +51,30 @@ class System:
         self.codename = main.release.codename or main.suite
         self.mirror = main.mirrors.bases[0]
         self.components = main.components
-        self.repositories = [main]
+        self.pockets = self._pockets(main.mirrors)
         self.security = self._security(sources)
-        if self.security is not None:
-            self.repositories.append(self.security)
+        self.repositories = [main, *self.pockets, *([self.security] if self.security is not None else [])]
         progress.finish("release")
-        self.plan = plan.make(self.repositories, self._wish(), store, progress, keep="no-cache" not in options)
+        self.plan = plan.make(self.repositories, self._wish(more), store, progress, keep="no-cache" not in options)
 
     # -- the mirror and its release ----------------------------------------------------------------------------------
 
+    def _release(self) -> str:
+        """The release that is asked for; else the host's, if it is of the same distribution; else the template's."""
+        settings = self.template.settings
+        asked = self.options.get("release") or machine.codename(settings.get("host_id", "")) or settings["release"]
+        return self.template.pairs("aliases").get(asked, asked)
+
     def _serves(self, suite: str) -> bool:
-        """Whether a suite of the host's sources is one of this distribution."""
+        """Whether a suite of the host's sources is one of this distribution, with packages for the architecture."""
         base = suite.removesuffix("/updates").removesuffix("-security").removesuffix("-updates")
         known = self.template.pairs("suites")
-        return base in known or base in known.values()
+        same_side = self._on_ports(self.arch) == self._on_ports(machine.host_arch())
+        return same_side and (base in known or base in known.values())
+
+    def _on_ports(self, arch: str) -> bool:
+        """Whether the distribution keeps an architecture apart from the others, on mirrors of its own."""
+        return "ports_mirror" in self.template.settings and arch not in self.template.words("main_archs")
 
     def _bases(self, kind: str, sources: list[hostapt.Source]) -> list[str]:
         """Where to look: the option or the environment; else the host's own sources, then the distribution's."""
@@ -68,20 +83,38 @@ class System:
             return [word for word in asked.replace(",", " ").split() if word]
         security = kind == "security_mirror"
         hosts = [one.uri for one in sources if one.suite.endswith(("-security", "/updates")) == security]
-        return [*dict.fromkeys(uri.rstrip("/") for uri in hosts), self.template.settings[kind]]
+        public = self.template.settings["ports_mirror" if self._on_ports(self.arch) else kind]
+        return [*dict.fromkeys(uri.rstrip("/") for uri in hosts), public]
 
     def _keyrings(self, sources: list[hostapt.Source]) -> list[keyring.Keyring]:
-        path = self.options.get("keyring") or os.environ.get("KEYRING")
-        if path:
-            return [keyring.load(path)]
+        """Those whose keys may sign. Raises BootstrapError where there are none, unless nothing is to be checked."""
+        if self.pinned:
+            return [keyring.load(self.pinned)]
         found = keyring.find(self.template.words("keyrings"))
         known = {one.path for one in found}
         for signed in dict.fromkeys(one.signed_by for one in sources if one.signed_by):
             if signed not in known and os.path.exists(signed):
                 found.append(keyring.load(signed))
-        if name := self.template.settings.get("keyring"):
-            found.append(keyring.shipped(f"{self.template.path}/{name}", self.template.words("fingerprints")))
+        shipped = self.template.file(self.template.settings.get("keyring") or "none")
+        if shipped is not None:
+            found.append(keyring.shipped(shipped, self.template.words("fingerprints")))
+        if not found and "no-check-gpg" not in self.options:
+            raise BootstrapError(
+                f"there is no keyring of {self.template.name} here to check its releases with",
+                hint=f"put {self.template.words('keyrings')[0]} of the distribution into {keyring.HOST_PLACES[0]}, or "
+                f"name it with --keyring; its keys: {' '.join(self.template.words('fingerprints'))}",
+            )
         return found
+
+    def give_keyring(self, root: int) -> None:
+        """Let the system's own apt trust what was asked to be trusted, as LXC does. Raises BootstrapError."""
+        if not self.pinned or not exists_in_root(root, "etc/apt/trusted.gpg.d"):
+            return
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", os.path.splitext(os.path.basename(self.pinned))[0])
+        try:
+            write_in_root(root, f"etc/apt/trusted.gpg.d/lxc-create-{name}.gpg", keyring.load(self.pinned).data)
+        except OSError as error:
+            raise BootstrapError(f"cannot put the keyring into the new system: {meaning(error)}") from error
 
     def _main(self, mirrors: Mirrors) -> plan.Repository:
         """The release that was asked for, found by its code name.
@@ -90,7 +123,7 @@ class System:
         the code name that the suite is known to have is tried first; its signed file says whether it is still that.
         """
         asked = self.asked
-        guess = self.template.pairs("suites").get(asked, asked)
+        guess = self.template.pairs("suites").get(asked) or asked
         try:
             found = release.fetch(mirrors, guess, self.trust, self.store)
             if guess == asked or found.suite == asked:
@@ -118,24 +151,38 @@ class System:
             wanted += [one for one in self.template.words("non_free") if one in found.components]
         return plan.Repository(mirrors, suite, found, tuple(wanted))
 
+    def _pockets(self, mirrors: Mirrors) -> list[plan.Repository]:
+        """The suites of updates beside the release, on its mirror; with a warning without those that cannot be had."""
+        found = []
+        for suite in self._beside("pockets"):
+            try:
+                found.append(self._beside_main(mirrors, suite))
+            except Unavailable as error:
+                self.progress.warning(f"without {suite}: {error.what}")
+        return found
+
     def _security(self, sources: list[hostapt.Source]) -> plan.Repository | None:
         """The suite of security updates; None where there is none, or, with a warning, where it cannot be had."""
-        if {self.asked, self.codename} & set(self.template.words("no_security")):
-            return None
-        pattern = self.template.settings.get("security_suite")
-        if not pattern:
-            return None
-        suite = pattern.replace("%r", self.codename)
-        mirrors = Mirrors(self.client, self._bases("security_mirror", sources))
-        try:
-            found = release.fetch(mirrors, suite, self.trust, self.store)
-            if found.index("main", self.arch) is None:
-                raise Unavailable(f'{mirrors.bases[0]}: "{suite}" has no packages for {self.arch}')
-        except Unavailable as error:
-            if "security-mirror" in self.options or "SECURITY_MIRROR" in os.environ:
-                raise
-            self.progress.warning(f"without security updates: {error.what}")
-            return None
+        for suite in self._beside("security_suite"):
+            try:
+                return self._beside_main(Mirrors(self.client, self._bases("security_mirror", sources)), suite)
+            except Unavailable as error:
+                if "security-mirror" in self.options or "SECURITY_MIRROR" in os.environ:
+                    raise
+                self.progress.warning(f"without security updates: {error.what}")
+        return None
+
+    def _beside(self, key: str) -> list[str]:
+        """The suites that a setting names for this release; none for one that is always the newest."""
+        if {self.asked, self.codename} & set(self.template.words("no_pockets")):
+            return []
+        return [pattern.replace("%r", self.codename) for pattern in self.template.words(key)]
+
+    def _beside_main(self, mirrors: Mirrors, suite: str) -> plan.Repository:
+        """Raises BootstrapError; Unavailable where there is no such suite, or nothing of this architecture in it."""
+        found = release.fetch(mirrors, suite, self.trust, self.store)
+        if found.index("main", self.arch) is None:
+            raise Unavailable(f'{mirrors.bases[0]}: "{suite}" has no packages for {self.arch}')
         return self._repository(mirrors, suite, found)
 
     # -- packages ----------------------------------------------------------------------------------------------------
@@ -149,15 +196,16 @@ class System:
             )
         return variant
 
-    def _wish(self) -> plan.Wish:
+    def _wish(self, more: Sequence[str]) -> plan.Wish:
         end = f".{self.variant}" if self.variant else ""
-        packages = self.template.words(f"packages{end}")
+        language = machine.locale(self.options.get("locale")).partition("_")[0]
+        packages = [word.replace("%l", language) for word in self.template.words(f"packages{end}")]
         packages += [name for name in self.options.get("packages", "").replace(",", " ").split() if name]
         return plan.Wish(
             self.arch,
             priorities=("required", *self.template.words(f"priorities{end}")),
             first=tuple(self.template.words("first")),
-            packages=tuple(packages),
+            packages=(*packages, *more),
             exclude=tuple(self.template.words("exclude")),
         )
 
@@ -171,8 +219,9 @@ class System:
     def install(self, target: str, log: str) -> None:
         """Make the system in the empty directory `target`. Raises BootstrapError."""
         settings = install.Install(
-            persona=machine.persona(self.arch), log=log, covered=tuple(self.template.pairs("covered").items())
-        )
+            merged=self.codename not in self.template.words("unmerged"), persona=machine.persona(self.arch), log=log,
+            covered=tuple(self.template.pairs("covered").items()),
+        )  # fmt: skip
         install.install(
             self.plan, self.repositories, target, settings, store=self.store, workers=self.workers,
             progress=self.progress,
@@ -180,11 +229,13 @@ class System:
 
     def values(self) -> dict[str, object]:
         """What the template's files are told of the system."""
-        rolling = self.asked in _ROLLING
         security = self.security
         return {
             "release": self.asked, "codename": self.codename, "arch": self.arch, "mirror": self.mirror,
-            "sources_suite": self.asked if rolling else self.codename, "components": " ".join(self.components),
+            # who asks for one of these wants to follow it
+            "sources_suite": self.asked if self.asked in self.template.words("rolling") else self.codename,
+            "components": self.template.settings.get("sources_components") or " ".join(self.components),
+            "pockets": [one.suite for one in self.pockets],
             "security_mirror": security.mirrors.bases[0] if security else "",
             "security_suite": security.suite if security else "",
         }  # fmt: skip
@@ -197,7 +248,7 @@ class System:
         try:
             settings = Settings(hostname=hostname, persona=machine.persona(self.arch), log=output)
             with Chroot(target, settings) as chroot:
-                status = chroot.run(["/bin/sh", "-s"], stdin=text)
+                status = chroot.run(["/bin/sh", "-xs" if "debug" in self.options else "-s"], stdin=text)
         finally:
             os.close(output)
         if status:
@@ -205,17 +256,3 @@ class System:
                 f"{what} of the template {self.template.name} failed (exit status {status})\n{install.tail(log)}",
                 hint=f"the full log is in {log}",
             )
-
-
-def read_key(path: str) -> str:
-    """An SSH public key for authorized_keys. Raises UsageError."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(1 << 16)
-    except OSError as error:
-        raise UsageError(f'--auth-key: cannot read "{path}": {meaning(error)}') from error
-    if "PRIVATE KEY" in text:
-        raise UsageError(f'--auth-key: "{path}" is a private key', hint="give the public one, which ends in .pub")
-    return text if text.endswith("\n") else text + "\n"
-
-

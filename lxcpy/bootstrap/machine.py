@@ -36,6 +36,17 @@ def debian_arch(word: str) -> str:
     return _MACHINES.get(word, word)
 
 
+def codename(distribution: str, path: str = "/etc/os-release") -> str:
+    """The code name of the host's release if it is of that distribution (by its ID in os-release(5)), else ""."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            fields = dict(line.rstrip("\n").partition("=")[::2] for line in file)
+    except OSError:
+        return ""
+    same = distribution and fields.get("ID", "").strip("\"'") == distribution
+    return fields.get("VERSION_CODENAME", "").strip("\"'") if same else ""
+
+
 def check_runs(arch: str, *, binfmt: str = _BINFMT) -> None:
     """That this machine can run programs of an architecture. Raises UsageError."""
     here = host_arch()

@@ -1,6 +1,6 @@
 """Templates: a folder each. A distribution more is a folder more, no code.
 
-    template.ini        settings, read by ConfigObj
+    template.ini        settings, read by ConfigObj; `inherits = NAME`: what is not here is taken from that template
     files/              Jinja2 files laid over the root filesystem: files/etc/hostname.j2 becomes /etc/hostname;
                         one that renders to nothing is not written
     links.j2            lines `PATH -> TARGET`: links made in the root filesystem
@@ -24,11 +24,12 @@ from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, w
 
 
 class Template(NamedTuple):
-    """One folder. settings: its ini."""
+    """One folder. settings: its ini, over those of the templates that it inherits from, whose folders parents are."""
 
     name: str
     path: str
     settings: Mapping[str, str]
+    parents: tuple[str, ...] = ()
 
     def words(self, key: str) -> list[str]:
         """A setting as its words; none where it is not set."""
@@ -38,9 +39,24 @@ class Template(NamedTuple):
         """A setting of words `a=b` as a table."""
         return {word.partition("=")[0]: word.partition("=")[2] for word in self.words(key)}
 
-    def has(self, name: str) -> bool:
-        """Whether the folder holds that file."""
-        return os.path.isfile(os.path.join(self.path, name))
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Where its files are looked for, the first one wins."""
+        return (self.path, *self.parents)
+
+    def file(self, name: str) -> str | None:
+        """The path of a file of the template; None where it has none of that name."""
+        paths = (os.path.join(folder, name) for folder in self.folders)
+        return next((path for path in paths if os.path.isfile(path)), None)
+
+    def below(self, name: str) -> list[str]:
+        """Every file below a folder of the template, relative to it, sorted."""
+        found: set[str] = set()
+        for folder in self.folders:
+            base = os.path.join(folder, name)
+            for directory, _, files in os.walk(base):
+                found.update(os.path.relpath(os.path.join(directory, file), base) for file in files)
+        return sorted(found)
 
 
 class Setting(NamedTuple):
@@ -55,21 +71,27 @@ class Setting(NamedTuple):
 DEB = (
     Setting("release", "r", "RELEASE", "the release, by suite or code name"),
     Setting("arch", "a", "ARCH", "Debian's name of the architecture (default: the host's)"),
-    Setting("variant", "", "VARIANT", "the set of packages (default: LXC's own); one of the template's variants"),
+    Setting("variant", "v", "VARIANT", "the set of packages (default: LXC's own); one of the template's variants"),
     Setting("packages", "", "A,B", "further packages"),
     Setting("mirror", "", "URL", "the mirror, or several (default: MIRROR, else the host's, else a public one)"),
-    Setting("security-mirror", "", "URL", "the mirror of security updates (default: SECURITY_MIRROR, else as above)"),
     Setting("keyring", "", "FILE", "whose keys must have signed the release (default: KEYRING, else the host's)"),
     Setting("no-check-gpg", "", None, "take an unsigned or badly signed release"),
     Setting("no-check-valid-until", "", None, "take a release that is out of date, as snapshot mirrors give it"),
     Setting("enable-non-free", "", None, "the components outside main too"),
-    Setting("auth-key", "S", "FILE", "an SSH public key for root's authorized_keys"),
-    Setting("password", "", "PASSWORD", "root's password (default: none, logging in with one is locked)"),
+    Setting("auth-key", "S", "FILE", "an SSH public key for the authorized_keys of root, or of the template's user"),
+    Setting("password", "", "PASSWORD", 'the password of whom that key is for, "-" for a random one (default: none)'),
     Setting("locale", "", "LOCALE", "the language (default: LANG, else en_US.UTF-8)"),
     Setting("timezone", "", "ZONE", "the time zone (default: the host's)"),
     Setting("flush-cache", "F", None, "make the cached root filesystem anew"),
     Setting("clean", "c", None, "remove the template's cached root filesystems afterwards"),
     Setting("no-cache", "", None, "neither read nor write a cache"),
+    Setting("debug", "d", None, "trace the template's scripts, and keep the log"),
+)
+# Those that not every template has: its ini names them in `options`.
+SOME = (
+    Setting("security-mirror", "", "URL", "the mirror of security updates (default: SECURITY_MIRROR, else as above)"),
+    Setting("user", "u", "NAME", "the first user, who may sudo (default: the template's)"),
+    Setting("bindhome", "b", "NAME", "a user of the host as first user, with the home directory from the host"),
 )
 BUSYBOX = (Setting("busybox-path", "", "FILE", "the busybox to install (default: the one in PATH)"),)
 # What lxc-create passes to every template; here the caller tells these by other ways.
@@ -110,14 +132,23 @@ def find(name: str) -> Template:
     from configobj import ConfigObj
 
     found = ConfigObj(f"{path}/template.ini", list_values=False, interpolation=False, file_error=True, encoding="utf-8")
-    return Template(name, path, dict(found))
+    if "inherits" not in found:
+        return Template(name, path, dict(found))
+    parent = find(found.pop("inherits"))
+    return Template(name, path, {**parent.settings, **found}, parent.folders)
+
+
+def options(template: Template) -> tuple[Setting, ...]:
+    """The options that the template knows, in the order of its help."""
+    some = template.words("options")
+    return ENGINES[template.settings["engine"]] + tuple(one for one in SOME if one.long in some)
 
 
 def parse(template: Template, words: Sequence[str]) -> dict[str, str]:
     """The template's options out of the words after `--`: long name → value, "1" for a switch. Raises UsageError."""
     import getopt
 
-    table = ENGINES[template.settings["engine"]] + CONTRACT
+    table = options(template) + CONTRACT
     letters = "".join(f"{one.short}:" if one.value else one.short for one in table if one.short)
     longs = [f"{one.long}=" if one.value else one.long for one in table]
     hint = f"lxcpy-create -t {template.name} -h lists its options"
@@ -134,11 +165,12 @@ def parse(template: Template, words: Sequence[str]) -> dict[str, str]:
 def help_text(template: Template) -> str:
     """The template's options, for `lxcpy-create -t NAME -h`."""
     lines = [f"Options of the template {template.name} ({template.settings.get('summary', '')}), after --:", ""]
-    for one in ENGINES[template.settings["engine"]]:
+    for one in options(template):
         left = f"-{one.short}, " if one.short else "    "
         left += f"--{one.long}" + (f"={one.value}" if one.value else "")
         lines.append(f"  {left:<28} {one.help}")
-    for key, title in (("release", "Default release"), ("suites", "Releases known"), ("variants", "Variants")):
+    titles = {"release": "Default release", "suites": "Releases", "aliases": "Other names", "variants": "Variants"}
+    for key, title in titles.items():
         if template.settings.get(key):
             lines += [""] * (lines[-1][:1] == " ") + [f"{title}: {' '.join(template.words(key))}"]
     return "\n".join(lines) + "\n"
@@ -157,7 +189,7 @@ class Renderer:
         self.root = root
         self.failures: tuple[type[Exception], ...] = (jinja2.TemplateError,)
         self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(template.path), undefined=jinja2.StrictUndefined, trim_blocks=True,
+            loader=jinja2.FileSystemLoader(template.folders), undefined=jinja2.StrictUndefined, trim_blocks=True,
             lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
         )  # fmt: skip
         self.environment.filters["quote"] = lambda text: shlex.quote(str(text))
@@ -168,7 +200,7 @@ class Renderer:
 
     def text(self, name: str) -> str:
         """One file of the folder, rendered; nothing where there is none. Raises BootstrapError."""
-        if not self.template.has(name):
+        if self.template.file(name) is None:
             return ""
         try:
             return self.environment.get_template(name).render(self.values)
@@ -178,15 +210,11 @@ class Renderer:
     def lay(self) -> None:
         """Write files and links into the root filesystem. Raises BootstrapError."""
         modes = self.template.pairs("modes")
-        base = os.path.join(self.template.path, "files")
-        for directory, below, files in os.walk(base):
-            below.sort()
-            for file in sorted(files):
-                inside = os.path.relpath(os.path.join(directory, file), base)
-                text = self.text(f"files/{inside}")
-                if text.strip():
-                    executable = os.access(os.path.join(directory, file), os.X_OK)
-                    self._guarded(inside.removesuffix(".j2"), self._file, text, modes, 0o755 if executable else 0o644)
+        for inside in self.template.below("files"):
+            text = self.text(f"files/{inside}")
+            if text.strip():
+                executable = os.access(self.template.file(f"files/{inside}") or "", os.X_OK)
+                self._guarded(inside.removesuffix(".j2"), self._file, text, modes, 0o755 if executable else 0o644)
         for line in self.text("links.j2").splitlines():
             path, arrow, to = line.strip().partition(" -> ")
             if arrow:

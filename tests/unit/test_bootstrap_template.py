@@ -50,3 +50,33 @@ def test_files_are_rendered_beneath_the_root(tmp_path: Path) -> None:
             template.overlay(found, number, {"name": "web"})
     finally:
         os.close(number)
+
+
+def test_a_template_inherits_what_it_does_not_have() -> None:
+    debian, ubuntu, kali = (template.find(name) for name in ("debian", "ubuntu", "kali"))
+    assert ubuntu.settings["engine"] == "deb"
+    assert ubuntu.settings["modes"] != debian.settings["modes"]
+    assert ubuntu.file("config.j2") == f"{ubuntu.path}/config.j2"
+    assert kali.file("config.j2") == f"{debian.path}/config.j2"
+    assert {"etc/hostname.j2", "etc/netplan/10-lxc.yaml.j2"} <= set(ubuntu.below("files"))
+    assert kali.file("nothing") is None
+
+
+LXC_OPTIONS = {
+    "debian": "arch release mirror security-mirror keyring packages enable-non-free flush-cache clean auth-key",
+    "ubuntu": "release arch variant packages user password bindhome auth-key flush-cache debug mirror security-mirror",
+    "devuan": "arch auth-key clean enable-non-free mirror packages release security-mirror flush-cache",
+    "kali": "arch auth-key clean enable-non-free mirror packages release flush-cache",
+}
+LXC_LETTERS = {"debian": "rahFcS", "ubuntu": "rahvubSFd", "devuan": "arhFcS", "kali": "arhFcS"}
+
+
+@pytest.mark.parametrize("name", LXC_OPTIONS)
+def test_options_are_lxcs(name: str) -> None:
+    found = template.options(template.find(name))
+    assert set(LXC_OPTIONS[name].split()) <= {one.long for one in found}
+    assert set(LXC_LETTERS[name]) <= {one.short for one in (*found, *template.CONTRACT)}
+    absent = {"debian": "user", "devuan": "bindhome", "kali": "security-mirror"}.get(name)
+    if absent:
+        with pytest.raises(UsageError, match=f"option --{absent} not recognized"):
+            template.parse(template.find(name), [f"--{absent}=x"])
