@@ -132,5 +132,6 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "systemd": _directory("/run/systemd/system", "systemd does not run"),
     "kvm": lambda: None if os.access("/dev/kvm", os.W_OK) else "no /dev/kvm",
     "python3-lxc": _python_lxc,
+    "lxc-tests": lambda: None if shutil.which("lxc-test-exit-code") else "no lxc-tests",
     "lxc-templates": _directory("/usr/share/lxc/templates", "no lxc-templates"),
 }

@@ -33,6 +33,8 @@ def fill(template: Template, target: str, name: str, program: str | None = None,
             os.makedirs(os.path.join(target, directory), 0o755, exist_ok=True)
         os.chmod(os.path.join(target, "tmp"), 0o1777)
         shutil.copy(source, os.path.join(target, "bin/busybox"))
+        # As in LXC's template: passwd, su and ping are for everybody; busybox drops root for all that need none.
+        os.chmod(os.path.join(target, "bin/busybox"), 0o6755)
         for applet in applets:
             if applet not in ("busybox", "init"):
                 os.symlink("busybox", os.path.join(target, "bin", applet))

@@ -47,7 +47,7 @@ def bootstrap(
                 lines = _deb(template, options, tree, config_path, name, progress, trees)
             if tree != target:
                 trees.copy(tree, target)
-        _configure(config_path, lines)
+        _configure(config_path, lines, address=template.settings["engine"] != "busybox")
     finally:
         os.umask(mask)
         progress.close()
@@ -151,10 +151,10 @@ def _read(path: str) -> str:
         raise BootstrapError(f'cannot read "{path}": {meaning(error)}') from error
 
 
-def _configure(path: str, lines: str) -> None:
-    """Append to the container's config; a lone veth without an address gets one, as LXC's templates do it."""
+def _configure(path: str, lines: str, *, address: bool) -> None:
+    """Append to the container's config; with `address` a lone veth that has none gets one, as lxc-debian does it."""
     text = _read(path)
-    if len(_NIC.findall(text)) == 1 and not _HWADDR.search(text):
+    if address and len(_NIC.findall(text)) == 1 and not _HWADDR.search(text):
         random = ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
         text = _NIC.sub(lambda match: f"{match[0]}\nlxc.net.0.hwaddr = 00:16:3e:{random}", text)
     if text and not text.endswith("\n"):

@@ -58,6 +58,8 @@ def _hint(operation: Operation, error: OSError, context: Context) -> str | None:
             return _missing_hint(operation, context)
         if isinstance(operation, Bind) and not operation.inside and _kinds_differ(operation, context):
             return "a directory can be bound on a directory only, a file on a file: use create=file for a file"
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and isinstance(operation, Mount) and operation.create == "own":
+            return f"/{operation.target} of the root file system must be a directory, and no link to one"
         if error.errno == errno.ENODEV and isinstance(operation, Mount):
             return f'the kernel has no file system "{operation.fstype}"; /proc/filesystems lists what it has'
         if error.errno == errno.EINVAL and context.userns and isinstance(operation, Bind) and not operation.recursive:

@@ -77,13 +77,13 @@ def proc_and_sys(auto: Auto, *, keeps_net_admin: bool, origin: Origin | None) ->
     """
     operations: list[Operation] = []
     if auto.proc is not None:
-        operations.append(Mount("proc", "proc", "proc", SAFE, create="dir", fresh=True, origin=origin))
+        operations.append(Mount("proc", "proc", "proc", SAFE, create="own", fresh=True, origin=origin))
     if auto.proc == "mixed":
         operations.append(ReadOnly("proc/sys", "net" if keeps_net_admin else None, origin=origin))
         operations.append(ReadOnly("proc/sysrq-trigger", origin=origin))
     if auto.sys is not None:
         flags = {"rw": 0, "ro": mount.MS_RDONLY, "mixed": SAFE}[auto.sys]
-        operations.append(Mount("sysfs", "sys", "sysfs", flags, create="dir", fresh=True, origin=origin))
+        operations.append(Mount("sysfs", "sys", "sysfs", flags, create="own", fresh=True, origin=origin))
     if auto.sys == "mixed":
         operations.append(ReadOnly("sys", "devices/virtual/net", mounted=True, origin=origin))
     return operations

@@ -7,7 +7,9 @@ are opened before anything is mounted; the container's own mounts cannot hide th
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -88,16 +90,32 @@ class Context:
         return self.dev.number
 
     def open_target(self, path: str, create: str = "") -> Fd:
-        """The mount point `path` below the root as an O_PATH descriptor; create: `dir`, `file` or nothing.
+        """The mount point `path` below the root as an O_PATH descriptor; create: `dir`, `file`, `own` or nothing.
 
-        Raises OSError.
+        `own` is a directory of the root itself, made if it is missing: a link in its place is refused, as LXC does, so
+        that what belongs on /proc is never mounted elsewhere. Raises OSError.
         """
+        if create == "own":
+            return self._own_directory(path)
         if create == "dir":
             return make_dirs_in_root(self.root_fd, path)
         if create == "file":
             # the mode is LXC's: what is left when the mount is gone should not pass for a file
             return make_file_in_root(self.root_fd, path, 0o000)
         return open_in_root(self.root_fd, path, os.O_PATH)
+
+    def _own_directory(self, name: str) -> Fd:
+        try:
+            os.mkdir(name, 0o755, dir_fd=self.root_fd)
+        except FileExistsError:
+            pass
+        place = open_in_root(self.root_fd, name, os.O_PATH | os.O_NOFOLLOW)
+        mode = os.fstat(place.number).st_mode
+        if not stat.S_ISDIR(mode):
+            place.close()
+            wrong = errno.ELOOP if stat.S_ISLNK(mode) else errno.ENOTDIR
+            raise OSError(wrong, f"/{name} of the root file system is not a directory")
+        return place
 
     def detached_proc(self) -> Fd:
         """A procfs of the container's pid namespace that is mounted nowhere. Raises OSError.

@@ -188,7 +188,7 @@ def filesystem(config: Config) -> list[Operation]:
         return []
     data = f"mode=755,size={config.autodev.tmpfs_size or 500000}"
     origin = config.at("lxc.autodev")
-    return [Mount("none", "dev", "tmpfs", data=data, create="dir", origin=origin)]
+    return [Mount("none", "dev", "tmpfs", data=data, create="own", origin=origin)]
 
 
 def maps_group(config: Config, group: int) -> bool:

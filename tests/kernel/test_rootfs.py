@@ -176,11 +176,15 @@ def test_a_link_leads_nowhere_outside(facts: Facts, place: Path, link: str) -> N
     assert not outside.exists()
 
 
-def test_proc_and_dev_may_be_links(facts: Facts, place: Path) -> None:
-    (place / "rootfs/dev").rmdir()
-    (place / "rootfs/dev").symlink_to("/etc")
-    mounts = seen(USUAL, facts)
-    assert mounts["/etc"].fstype == "tmpfs" and "/etc/console" in mounts
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+@pytest.mark.parametrize("target", ["/etc", "nowhere", "../../../etc"])
+def test_the_systems_own_directories_are_no_links(facts: Facts, place: Path, name: str, target: str) -> None:
+    """As in LXC: what belongs on /proc is mounted on /proc and nowhere else."""
+    (place / "rootfs" / name).rmdir()
+    (place / "rootfs" / name).symlink_to(target)
+    with pytest.raises(Failed, match=rf"cannot mount .* on {name}.*: Too many .*\n(.*\n)?  hint: /{name} of the root"):
+        run(USUAL, facts, "")
+    assert not (place / "rootfs/nowhere").exists()
 
 
 def test_a_mount_over_the_root_is_refused(facts: Facts) -> None:

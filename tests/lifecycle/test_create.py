@@ -27,6 +27,8 @@ def test_a_busybox_container_from_creation_to_destruction(run: Run, lxcpath: str
         made = run("create", *words, "-t", "busybox", "-f", empty)
         assert made.returncode == 0, made.stderr
         assert run("ls", "-P", lxcpath, "-1").stdout == f"{name}\n"
+        # as LXC's template: what needs root for a moment is for everybody
+        assert os.stat(f"{lxcpath}/{name}/rootfs/bin/busybox").st_mode & 0o7777 == 0o6755
         started = run("start", *words)
         assert (started.returncode, started.stderr) == (0, "")
         assert run("attach", *words, "--", "cat", "/etc/hostname").stdout == f"{name}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from lxctests import runner
 from reallxc import Real
 
 
@@ -27,3 +28,11 @@ def reals(lxcpath: str, names: Callable[[], str]) -> Iterator[Callable[..., Real
 @pytest.fixture
 def real(reals: Callable[..., Real]) -> Real:
     return reals()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What LXC's own tests say of real LXC and of lxcpy, seen whether they pass or not."""
+    if runner.TABLE:
+        terminalreporter.section("LXC's own tests")
+        for line in runner.report():
+            terminalreporter.write_line(line)
