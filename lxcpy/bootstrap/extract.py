@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from lxcpy.bootstrap import deb
+from lxcpy.bootstrap import deb, tar
 from lxcpy.errors import BootstrapError, meaning
 
 INFO = "var/lib/dpkg/info"
@@ -98,8 +98,8 @@ def _write_info(stem: str, package: deb.Deb, listing: list[bytes]) -> None:
 class _Unpacker:
     """The loop over one package's files."""
 
-    def __init__(self, tar: deb.Tar, owners: Owners, conffiles: set[bytes]) -> None:
-        self.tar = tar
+    def __init__(self, archive: tar.Tar, owners: Owners, conffiles: set[bytes]) -> None:
+        self.tar = archive
         self.owners = owners
         self.conffiles = conffiles
         self.listing: list[bytes] = []  # paths as dpkg's .list has them
@@ -114,13 +114,13 @@ class _Unpacker:
             uid = users.get(entry.user, entry.uid)
             gid = groups.get(entry.group, entry.gid)
             try:
-                if entry.kind == deb.FILE:
+                if entry.kind == tar.FILE:
                     self._file(entry, uid, gid)
-                elif entry.kind == deb.DIRECTORY:
+                elif entry.kind == tar.DIRECTORY:
                     _directory(name or b".", entry.mode, uid, gid, entry.mtime)
-                elif entry.kind == deb.SYMLINK:
+                elif entry.kind == tar.SYMLINK:
                     _symlink(entry, uid, gid)
-                elif entry.kind == deb.LINK:
+                elif entry.kind == tar.LINK:
                     _replacing(partial(os.link, entry.target, follow_symlinks=False), name)
                 else:
                     _replacing(partial(os.mkfifo, mode=entry.mode), name)
@@ -130,7 +130,7 @@ class _Unpacker:
                     raise
                 raise BootstrapError(f'cannot unpack "/{os.fsdecode(name)}": {meaning(error)}') from error
 
-    def _file(self, entry: deb.Entry, uid: int, gid: int) -> None:
+    def _file(self, entry: tar.Entry, uid: int, gid: int) -> None:
         file = _create(entry.name, entry.mode & 0o777)
         try:
             if entry.name in self.conffiles:
@@ -185,7 +185,7 @@ def _directory(path: bytes, mode: int, uid: int, gid: int, mtime: int) -> None:
     os.utime(path, (mtime, mtime))
 
 
-def _symlink(entry: deb.Entry, uid: int, gid: int) -> None:
+def _symlink(entry: tar.Entry, uid: int, gid: int) -> None:
     try:
         os.symlink(entry.target, entry.name)
     except FileExistsError:

@@ -12,8 +12,9 @@ from debmirror import ar, compress, deb, tar
 from probes import requires
 
 from lxcpy.bootstrap import compression, dpkgdb, hostapt, install, machine, packages, progress, proxy, resolve
-from lxcpy.bootstrap.deb import Deb, Tar
+from lxcpy.bootstrap.deb import Deb
 from lxcpy.bootstrap.packages import Index, Term
+from lxcpy.bootstrap.tar import Tar
 from lxcpy.errors import BootstrapError, UsageError
 from lxcpy.kernel import nosync
 
