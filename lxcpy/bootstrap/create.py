@@ -6,15 +6,16 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 from lxcpy import paths
-from lxcpy.bootstrap import busybox, deb_system, machine, users
+from lxcpy.bootstrap import busybox, deb_system, local, machine, users
 from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.job import Job
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.rootfscache import RootfsCache, Trees
-from lxcpy.bootstrap.template import Renderer, Template, parse
+from lxcpy.bootstrap.template import Template, parse
 from lxcpy.errors import BootstrapError, meaning
 
 _TTYS = re.compile(r"^\s*lxc\.tty(?:\.max)?\s*=\s*(\d+)", re.MULTILINE)
@@ -41,10 +42,9 @@ def bootstrap(
             if trees.shifted:
                 # Its files belong to ids that this process is not: it is made as it is, and shifted when complete.
                 tree = stack.enter_context(RootfsCache(Store(paths.cache_dir()), trees).workplace(name))
-            if template.settings["engine"] == "busybox":
-                lines = busybox.fill(template, tree, name, options.get("busybox-path"), mapped=trees.shifted)
-            else:
-                lines = _deb(template, options, tree, config_path, name, progress, trees)
+            lines = ENGINES[template.settings["engine"]](
+                Job(template, options, tree, target, config_path, name, progress, trees)
+            )
             if tree != target:
                 trees.copy(tree, target)
         _configure(config_path, lines, address=template.settings["engine"] != "busybox")
@@ -53,10 +53,8 @@ def bootstrap(
         progress.close()
 
 
-def _deb(
-    template: Template, options: Mapping[str, str], tree: str, config_path: str, name: str, progress: Progress,
-    trees: Trees,
-) -> str:  # fmt: skip
+def _deb(job: Job) -> str:
+    template, options, tree, _, config_path, name, progress, trees = job
     values = _values(template, options, config_path, name, mapped=trees.shifted)
     store = Store(paths.cache_dir())
     cache = RootfsCache(store, trees)
@@ -67,7 +65,7 @@ def _deb(
 
         def make(base: str) -> None:
             system.install(base, log)
-            with _renderer(template, base, values) as renderer:
+            with job._replace(tree=base).renderer(values) as renderer:
                 text = renderer.text("base.sh.j2")
             system.run_script(base, text, hostname="localhost", log=log, what="the script base.sh")
 
@@ -76,7 +74,7 @@ def _deb(
         else:
             cache.fill(system.kind, _key(system, values), tree, make, progress, anew="flush-cache" in options)
         progress.start("customize")
-        with _renderer(template, tree, values) as renderer:
+        with job.renderer(values) as renderer:
             renderer.lay()
             system.give_keyring(renderer.root)
             text = renderer.text("container.sh.j2")
@@ -95,36 +93,19 @@ def _deb(
         return config
 
 
-@contextmanager
-def _renderer(template: Template, tree: str, values: Mapping[str, object]) -> Iterator[Renderer]:
-    root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield Renderer(template, root, values)
-    finally:
-        os.close(root)
-
-
 def _values(
     template: Template, options: Mapping[str, str], config_path: str, name: str, *, mapped: bool
 ) -> dict[str, object]:
     """What the template's files are told of the container and the host. Raises UsageError."""
     return {
-        "name": name,
         "distribution": template.name,
-        "mapped": mapped,
         "ttys": _ttys(config_path),
         "locale": machine.locale(options.get("locale")),
         "timezone": machine.timezone(options.get("timezone")),
         "resolv_conf": machine.resolv_conf(),
         "machine_id": secrets.token_hex(16),
-        "preset": _preset,
         **users.values(options, template.settings.get("user", ""), mapped=mapped),
     }
-
-
-def _preset(name: str) -> bool:
-    """Whether there is a preset of that name, LXC's or ours."""
-    return any(os.path.isfile(f"{place}/{name}") for place in (paths.LXC_CONFIG_DIR, paths.data_dir("config")))
 
 
 def _ttys(config_path: str) -> int:
@@ -164,6 +145,15 @@ def _configure(path: str, lines: str, *, address: bool) -> None:
             config.write(text + lines)
     except OSError as error:
         raise BootstrapError(f'cannot append to "{path}": {meaning(error)}') from error
+
+
+def _busybox(job: Job) -> str:
+    program = job.options.get("busybox-path")
+    return busybox.fill(job.template, job.tree, job.name, program, mapped=job.trees.shifted)
+
+
+# Each fills the job's tree and returns the lines to append to the config.
+ENGINES: dict[str, Callable[[Job], str]] = {"deb": _deb, "busybox": _busybox, "local": local.fill}
 
 
 def _remove(path: str) -> None:

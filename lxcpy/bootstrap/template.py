@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lxcpy import paths
+from lxcpy.bootstrap.options import BUSYBOX, LOCAL, Setting
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, write_in_root
 
@@ -59,15 +60,6 @@ class Template(NamedTuple):
         return sorted(found)
 
 
-class Setting(NamedTuple):
-    """An option of a template's command line: long name, letter, what its value is called (None: a switch), help."""
-
-    long: str
-    short: str
-    value: str | None
-    help: str
-
-
 DEB = (
     Setting("release", "r", "RELEASE", "the release, by suite or code name"),
     Setting("arch", "a", "ARCH", "Debian's name of the architecture (default: the host's)"),
@@ -93,7 +85,6 @@ SOME = (
     Setting("user", "u", "NAME", "the first user, who may sudo (default: the template's)"),
     Setting("bindhome", "b", "NAME", "a user of the host as first user, with the home directory from the host"),
 )
-BUSYBOX = (Setting("busybox-path", "", "FILE", "the busybox to install (default: the one in PATH)"),)
 # What lxc-create passes to every template; here the caller tells these by other ways.
 CONTRACT = (
     Setting("help", "h", None, "print this help"),
@@ -103,7 +94,7 @@ CONTRACT = (
     Setting("mapped-uid", "", "ID", ""),
     Setting("mapped-gid", "", "ID", ""),
 )
-ENGINES = {"deb": DEB, "busybox": BUSYBOX}
+ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL}
 
 
 def folder() -> str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 
 from lxcpy import paths
 from lxcpy.cli.registry import COMMANDS
-from lxcpy.docgen import man
+from lxcpy.docgen import keys, man, templates
 
 
 def generated() -> dict[str, str]:
     """Path below man/ to the text that belongs there."""
     pages = {"man1/lxcpy.1": man.overview()}
     pages |= {f"man1/lxcpy-{name}.1": man.page(name) for name in COMMANDS}
-    try:
-        pages |= import_module("lxcpy.docgen.keys").pages()  # the pages of section 5, from the table of keys
-    except ModuleNotFoundError:
-        pass
-    return pages
+    return pages | keys.pages() | templates.pages()
 
 
 def stale() -> list[str]:
