@@ -8,10 +8,13 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lxcpy.bootstrap import busybox, template
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+MAPPED = "lxc.idmap = u 0 700000 65536\nlxc.idmap = g 0 700000 65536\n"
 
 
 def system(root: Path) -> Path:
@@ -95,3 +98,12 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
                 int(status.st_mtime),
             )  # fmt: skip
     return found
+
+
+def boots(run: Run, words: tuple[str, ...]) -> None:
+    """Start, look inside, stop, destroy."""
+    started = run("start", *words)
+    assert (started.returncode, started.stderr) == (0, "")
+    assert run("attach", *words, "--", "cat", "/etc/hostname").stdout == f"{words[-1]}\n"
+    assert run("stop", *words, "-t", "20").returncode == 0
+    assert run("destroy", *words).returncode == 0

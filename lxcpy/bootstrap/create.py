@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from lxcpy import paths
-from lxcpy.bootstrap import busybox, deb_system, local, machine, users
+from lxcpy.bootstrap import busybox, deb_system, imagedownload, local, machine, users
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.job import Job
 from lxcpy.bootstrap.progress import Progress
@@ -153,7 +153,12 @@ def _busybox(job: Job) -> str:
 
 
 # Each fills the job's tree and returns the lines to append to the config.
-ENGINES: dict[str, Callable[[Job], str]] = {"deb": _deb, "busybox": _busybox, "local": local.fill}
+ENGINES: dict[str, Callable[[Job], str]] = {
+    "deb": _deb,
+    "busybox": _busybox,
+    "local": local.fill,
+    "download": imagedownload.fill,
+}
 
 
 def _remove(path: str) -> None:

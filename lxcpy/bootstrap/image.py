@@ -23,6 +23,8 @@ HOOKS = "/usr/share/lxc/hooks"
 _LARGEST = 16 << 20  # bytes of metadata
 _LARGEST_FILE = 1 << 20  # of the tree's that have variables in them
 _NETWORK = re.compile(r"\s*lxc\.net(work)?\.")
+# A hook that runs a program of the host which is not one of LXC's own.
+_HOOK = re.compile(r"\s*(lxc\.hook\.(?!version)[\w-]+)\s*=\s*(?!LXC_HOOK_DIR/(?!.*\.\./))(\S.*)")
 _VARIABLES = re.compile(r"LXC_(NAME|PATH|ROOTFS|TEMPLATE_CONFIG|HOOK_DIR)")
 
 
@@ -82,10 +84,10 @@ def unpack(job: Job, file: int, tree: str, *, name: str, excludes: Sequence[str]
         job.progress.warning(f"{name}: {result.left_out} device nodes that no container may use were left out")
 
 
-def finish(job: Job, meta: Metadata | None, *, distribution: str = "", arch: str = "") -> None:
+def finish(job: Job, meta: Metadata | None, *, distribution: str = "", arch: str = "", trusted: bool = True) -> None:
     """Make the tree and the config this container's own. Without metadata the template's files serve.
 
-    Raises BootstrapError.
+    trusted: whether the image's config may run programs of the host. Raises BootstrapError.
     """
     try:
         with job.renderer({}) as renderer:
@@ -103,6 +105,11 @@ def finish(job: Job, meta: Metadata | None, *, distribution: str = "", arch: str
             _rewrite(root, "etc/init/tty.conf", lambda text: text.replace("mingetty", "mingetty --nohangup"))
         if settings is None:
             raise BootstrapError("the image's metadata have no config", hint="its maker forgot it; take another image")
+        if not trusted and (hook := next(filter(None, map(_HOOK.match, settings.splitlines())), None)):
+            raise BootstrapError(
+                f'the image\'s config would run "{hook[2]}" on this host, as {hook[1]}',
+                hint="--no-validate takes it, if you know the image's maker and trust the way it came",
+            )
         fstab = meta.text("fstab") if meta else None
         if fstab is not None:
             _write(f"{job.directory}/fstab", substituted(job, fstab))

@@ -20,3 +20,17 @@ LOCAL = (
     Setting("metadata", "m", "FILE", "the image's meta archive: config, excludes, fstab, templates, create-message"),
     Setting("no-dev", "", None, "leave out what the archive has in /dev"),
 )
+DOWNLOAD = (
+    Setting("dist", "d", "NAME", "the distribution (asked for if it is not given)"),
+    Setting("release", "r", "NAME", "the release (asked for if it is not given)"),
+    Setting("arch", "a", "NAME", "the architecture (asked for if it is not given)"),
+    Setting("variant", "v", "NAME", "the variant of the image (default: default)"),
+    Setting("server", "", "URL", "the image server, a name or a URL (default: the template's)"),
+    Setting("list", "l", None, "print what the server has, those of the above that are given taken as a filter"),
+    Setting("keyring", "", "FILE", "the keys of which one must have signed the image (default: https has to do)"),
+    Setting("keyid", "", "FINGERPRINT", "the one key of that keyring that must have signed"),
+    Setting("no-validate", "", None, "take what comes: no signature, no hash, over http too"),
+    Setting("flush-cache", "", None, "forget the cached image"),
+    Setting("force-cache", "", None, "take the cached image although it has expired"),
+)
+REFUSED = {"download": (Setting("keyserver", "", "URL", ""),)}  # known to be told why not

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lxcpy import paths
-from lxcpy.bootstrap.options import BUSYBOX, LOCAL, Setting
+from lxcpy.bootstrap.options import BUSYBOX, DOWNLOAD, LOCAL, REFUSED, Setting
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, write_in_root
 
@@ -94,7 +94,7 @@ CONTRACT = (
     Setting("mapped-uid", "", "ID", ""),
     Setting("mapped-gid", "", "ID", ""),
 )
-ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL}
+ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL, "download": DOWNLOAD}
 
 
 def folder() -> str:
@@ -139,7 +139,7 @@ def parse(template: Template, words: Sequence[str]) -> dict[str, str]:
     """The template's options out of the words after `--`: long name → value, "1" for a switch. Raises UsageError."""
     import getopt
 
-    table = options(template) + CONTRACT
+    table = options(template) + REFUSED.get(template.settings["engine"], ()) + CONTRACT
     letters = "".join(f"{one.short}:" if one.value else one.short for one in table if one.short)
     longs = [f"{one.long}=" if one.value else one.long for one in table]
     hint = f"lxcpy-create -t {template.name} -h lists its options"

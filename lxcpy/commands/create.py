@@ -93,7 +93,7 @@ def run(args: Args) -> int:
     from lxcpy.bootstrap import progress
     from lxcpy.container import Container
     from lxcpy.errors import StorageError, UsageError
-    from lxcpy.runtime.create import Request, create
+    from lxcpy.runtime.create import Request, answered, create
 
     if not args.template:
         raise UsageError("A template must be specified.", hint='-t NAME; "none" for a container without a rootfs')
@@ -105,6 +105,9 @@ def run(args: Args) -> int:
         raise UsageError("Filesystem type and size are only valid with block devices")
     if args.rest and args.rest[0] in ("-h", "--help"):
         sys.stdout.write(template_help({"template": args.template}))
+        return 0
+    if (told := answered(args.template, args.rest)) is not None:
+        sys.stdout.write(told)
         return 0
     container = Container(args.name, args.lxcpath)
     shown: progress.Progress = progress.Silent() if args.quiet else progress.default()

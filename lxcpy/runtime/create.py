@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from lxcpy import storage
-from lxcpy.bootstrap import script
+from lxcpy.bootstrap import imagedownload, script
 from lxcpy.bootstrap import template as templates
 from lxcpy.bootstrap.create import bootstrap
 from lxcpy.bootstrap.progress import Silent
@@ -85,6 +85,20 @@ def find_template(name: str) -> Any:
     if found is None:
         raise UsageError(f"bad template: {name}", hint="it must be an executable file")
     return found
+
+
+def answered(name: str, words: Sequence[str]) -> str | None:
+    """What a template's options only ask to be shown: its help, or what its server has; None if they ask for more.
+
+    Raises LxcpyError.
+    """
+    found = None if name == "none" else find_template(name)
+    if not isinstance(found, templates.Template):
+        return None
+    options = templates.parse(found, words)
+    if "help" in options:
+        return templates.help_text(found)
+    return imagedownload.listing(found, options) if "list" in options else None
 
 
 def _begin_config(request: Request) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import images
 import pytest
+from images import MAPPED, Run, boots
 from probes import requires
 
 pytestmark = requires("root", "busybox")
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-MAPPED = "lxc.idmap = u 0 700000 65536\nlxc.idmap = g 0 700000 65536\n"
 
 
 @pytest.fixture
@@ -21,15 +19,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "begin.conf"
     path.write_text("# mine\nlxc.net.0.type = empty\nlxc.environment = A=LXC_NAME\n")
     return path
-
-
-def boots(run: Run, words: tuple[str, ...]) -> None:
-    """Start, look inside, stop, destroy."""
-    started = run("start", *words)
-    assert (started.returncode, started.stderr) == (0, "")
-    assert run("attach", *words, "--", "cat", "/etc/hostname").stdout == f"{words[-1]}\n"
-    assert run("stop", *words, "-t", "20").returncode == 0
-    assert run("destroy", *words).returncode == 0
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "idmapped"])
