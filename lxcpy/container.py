@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+from lxcpy import paths
 from lxcpy.errors import StateError
 from lxcpy.runtime import client, lookup, lxcclient
 
@@ -33,7 +34,7 @@ class Container:
         if not name or "/" in name or name in (".", "..") or "\0" in name or len(os.fsencode(name)) > 200:
             raise UsageError(f'"{name}" is not a container name', hint="a name is a file name without a slash")
         self.name = name
-        self.lxcpath = (lxcpath or lookup.default_lxcpath()).rstrip("/") or "/"
+        self.lxcpath = paths.lxcpath(lxcpath or lookup.default_lxcpath())
 
     # -- on disk ---------------------------------------------------------------------------------------------------
 

@@ -48,3 +48,10 @@ def data_dir(kind: str) -> str:
     # PREFIX/lib/python3.N/site-packages/lxcpy
     prefix = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(package))))
     return os.path.join(prefix, "share", "lxcpy", kind)
+
+
+def lxcpath(path: str) -> str:
+    """A directory of containers as it is named everywhere: absolute, for the supervisor's own directory is another."""
+    if not path.startswith("/"):
+        path = os.path.abspath(path)
+    return path.rstrip("/") or "/"

@@ -173,7 +173,7 @@ def parse(command: Command, prog: str, words: Sequence[str]) -> Args:
     if not command.many_paths and len(values["lxcpaths"]) > 1:
         raise UsageError("This command only accepts 1 -P,--lxcpath arguments")
     if command.common is COMMON:
-        values["lxcpaths"] = [path.rstrip("/") or "/" for path in values["lxcpaths"]] or [default_lxcpath()]
+        values["lxcpaths"] = [paths.lxcpath(path) for path in values["lxcpaths"]] or [default_lxcpath()]
         values["lxcpath"] = values["lxcpaths"][0]
     if command.named and values.get("name") is None:
         values["name"] = command.default_name

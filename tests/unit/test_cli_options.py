@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lxcpy import __version__
@@ -107,6 +109,7 @@ def test_no_name() -> None:
 def test_one_lxcpath_without_its_last_slash() -> None:
     args = demo("web", "-P", "/srv/lxc//")
     assert (args.lxcpath, args.lxcpaths) == ("/srv/lxc", ["/srv/lxc"])
+    assert parse(DEMO, "x", ["web", "-P", "here/lxc/"]).lxcpath == f"{os.getcwd()}/here/lxc"
     with pytest.raises(UsageError, match="This command only accepts 1 -P,--lxcpath arguments"):
         demo("web", "-P", "/a", "-P", "/b")
     assert parse(DEMO._replace(many_paths=True), "x", ["web", "-P", "/a", "-P", "/b"]).lxcpaths == ["/a", "/b"]
