@@ -12,6 +12,8 @@ import io
 import lzma
 import os
 import shutil
+import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -20,6 +22,7 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 Files = Mapping[str, "bytes | str | tarfile.TarInfo | tuple[bytes, int]"]
@@ -203,10 +206,14 @@ Fault = Callable[["Handler", bytes], None]
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
+    tag = ""
 
     def do_GET(self) -> None:
         server = self.server
         path = unquote(self.path)
+        if server.login and self.headers.get("Authorization") != server.login:
+            self.give(401, b"", {"WWW-Authenticate": 'Basic realm="mirror"'})
+            return
         with server.lock:
             server.requests.append(path)
             fault = next((fault for part, fault in server.faults.items() if part in path), None)
@@ -217,6 +224,12 @@ class Handler(BaseHTTPRequestHandler):
         data = file.read_bytes()
         if fault is not None:
             fault(self, data)
+            return
+        self.tag = f'"{hashlib.sha256(data).hexdigest()}"'
+        if self.headers.get("If-None-Match") == self.tag:
+            with server.lock:
+                server.unchanged.append(path)
+            self.give(304, b"")
         else:
             self.whole(data)
 
@@ -233,6 +246,8 @@ class Handler(BaseHTTPRequestHandler):
     def give(self, status: int, data: bytes, headers: Mapping[str, str] | None = None, *, length: int = -1) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data) if length < 0 else length))
+        if self.tag:
+            self.send_header("ETag", self.tag)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
@@ -243,20 +258,35 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder; `faults` maps a part of a path to what happens instead."""
+    """Serves a folder; `faults` maps a part of a path to what happens instead.
+
+    login: the Authorization header it insists on. requests: paths asked for; unchanged: those of them answered by 304.
+    """
 
     daemon_threads = False  # stop() waits for every answer that is under way
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.root = root
+    request_queue_size = 128
+
+    def __init__(
+        self, root: Path, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, login: str = ""
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), Handler)
+        self.root, self.tls, self.login = root, tls, login
+        self.unchanged: list[str] = []
         self.faults: dict[str, Fault] = {}
         self.requests: list[str] = []
         self.lock = threading.Lock()
         self.stopping = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        place = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if tls else 'http'}://{place}:{self.server_address[1]}"
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.tls is not None:  # in the connection's own thread: a client that stalls holds up nobody else
+            request = self.tls.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
 
     def handle_error(self, *_: object) -> None:
         pass  # a client that went away is part of the game

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release
+from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
 from lxcpy.bootstrap.download import Client, Mirrors, Unavailable
@@ -37,7 +38,7 @@ class System:
         self.workers = [Worker(f"{store.directory}/objects") for _ in range(os.cpu_count() or 1)]
         for worker in self.workers:
             stack.callback(worker.close)
-        self.client = Client()
+        self.client = Client(access=Access(ca=options.get("ca", ""), apt=hostapt.settings()))
         stack.callback(self.client.close)
         sources = [one for one in hostapt.sources() if self._serves(one.suite)]
         self.pinned = options.get("keyring") or os.environ.get("KEYRING") or ""

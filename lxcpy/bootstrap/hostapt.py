@@ -1,9 +1,10 @@
-"""What the host's own apt is told about mirrors: sources.list(5), one-line and deb822 style."""
+"""What the host's own apt is told: its mirrors by sources.list(5), one-line and deb822 style; its settings."""
 
 from __future__ import annotations
 
 import glob
 import os
+import subprocess
 from typing import NamedTuple
 
 from lxcpy.bootstrap.packages import parse_stanza
@@ -65,4 +66,18 @@ def _deb822(text: str) -> list[Source]:
         signed = signed if os.path.isabs(signed) and "\n" not in signed else ""
         for uri in fields.get("uris", "").split():
             found += [Source(uri, suite, signed) for suite in fields.get("suites", "").split()]
+    return found
+
+
+def settings() -> dict[str, str]:
+    """apt's settings (apt.conf(5)) by lower-case name, of a list the last; none where there is no apt."""
+    try:
+        done = subprocess.run(["apt-config", "dump"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found = {}
+    for line in done.stdout.decode(errors="replace").splitlines():
+        name, _, value = line.partition(" ")
+        if value.startswith('"') and value.endswith('";'):
+            found[name.lower()] = value[1:-2]
     return found

@@ -66,6 +66,7 @@ DEB = (
     Setting("variant", "v", "VARIANT", "the set of packages (default: LXC's own); one of the template's variants"),
     Setting("packages", "", "A,B", "further packages"),
     Setting("mirror", "", "URL", "the mirror, or several (default: MIRROR, else the host's, else a public one)"),
+    Setting("ca", "", "FILE", "the certificate of a private authority that vouches for https mirrors"),
     Setting("keyring", "", "FILE", "whose keys must have signed the release (default: KEYRING, else the host's)"),
     Setting("no-check-gpg", "", None, "take an unsigned or badly signed release"),
     Setting("no-check-valid-until", "", None, "take a release that is out of date, as snapshot mirrors give it"),

@@ -8,6 +8,7 @@ was killed: the next one of that name clears what is left and begins anew.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from lxcpy.storage import blob
 from lxcpy.storage.base import Shift
 from lxcpy.storage.copy import copy_tree
 from lxcpy.storage.tree import remove_tree, spread
+
+_LOGIN = re.compile(r"://[^/\s,]*@")
 
 
 class Request(NamedTuple):
@@ -187,7 +190,7 @@ def _trees(config: ConfigFile) -> Trees:
 def _add_header(config_path: str, template: Any, words: Sequence[str]) -> None:
     """LXC's comments in front of the config: how the container was made, and how to nest."""
     header = f"# Template used to create this container: {template.path}\n"
-    header += f"# Parameters passed to the template: {' '.join(words)}\n"
+    header += f"# Parameters passed to the template: {' '.join(_without_secrets(words))}\n"
     header += "# For additional config options, please look at lxc.container.conf(5)\n\n"
     header += "# Uncomment the following line to support nesting containers:\n"
     header += "#lxc.include = /usr/share/lxc/config/nesting.conf\n"
@@ -198,6 +201,20 @@ def _add_header(config_path: str, template: Any, words: Sequence[str]) -> None:
         file.write(header + config.text)
         os.fchmod(file.fileno(), 0o640)
     os.rename(temporary, config_path)
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    """A template's options as they may be written down: no password, no login in an address."""
+    shown = []
+    hidden = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        secret = len(name) > 4 and "--password".startswith(name)  # getopt takes what is unambiguous
+        if hidden or (secret and equals):
+            word = f"{name}=***" if secret else "***"
+        hidden = secret and not equals
+        shown.append(_LOGIN.sub("://", word))
+    return shown
 
 
 def _remove(lxcpath: str, name: str) -> None:

@@ -211,7 +211,7 @@ def test_the_host_s_sources(tmp_path: Path) -> None:
     ],
 )
 def test_proxies(url: str, environment: dict[str, str], through: str | None) -> None:
-    found = proxy.for_host(proxy.endpoint(url), environment)
+    found = proxy.Proxies({}, environment).for_host(proxy.endpoint(url))
     assert (found.host if found else None) == through
 
 
