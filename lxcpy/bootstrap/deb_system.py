@@ -22,7 +22,7 @@ from lxcpy.kernel.fd import exists_in_root, write_in_root
 class System:
     """One wish of a template and its options, its plan made at once. Raises BootstrapError, UsageError.
 
-    more: packages besides those of the template and the options.
+    more: packages besides those of the template and the options, where there are such.
     """
 
     def __init__(
@@ -200,13 +200,14 @@ class System:
     def _wish(self, more: Sequence[str]) -> plan.Wish:
         end = f".{self.variant}" if self.variant else ""
         language = machine.locale(self.options.get("locale")).partition("_")[0]
-        packages = [word.replace("%l", language) for word in self.template.words(f"packages{end}")]
+        packages = self.template.words(f"packages{end}")
         packages += [name for name in self.options.get("packages", "").replace(",", " ").split() if name]
         return plan.Wish(
             self.arch,
             priorities=("required", *self.template.words(f"priorities{end}")),
             first=tuple(self.template.words("first")),
-            packages=(*packages, *more),
+            packages=tuple(packages),
+            optional=(*(word.replace("%l", language) for word in self.template.words(f"optional{end}")), *more),
             exclude=tuple(self.template.words("exclude")),
         )
 

@@ -82,13 +82,15 @@ class Wish(NamedTuple):
     """What a template and its options ask for.
 
     priorities: all packages of these; the essential ones come too. first: further ones of the first stage.
-    packages: names, or dependencies such as `a | b`. exclude: never chosen where there is a choice.
+    packages: names, or dependencies such as `a | b`. optional: names of which those are taken that there are.
+    exclude: never chosen where there is a choice.
     """
 
     arch: str
     priorities: tuple[str, ...] = ("required",)
     first: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
 
@@ -129,8 +131,9 @@ def solve(index: Index, wish: Wish) -> Plan:
     """The plan from an index at hand. Raises BootstrapError."""
     first = resolve.required(index, wish.first)
     rest = [name for priority in wish.priorities if priority != "required" for name in index.with_priority(priority)]
+    optional = [name for name in wish.optional if index.versions(name)]
     selection = resolve.resolve(
-        index, resolve.Wanted(first, (*rest, *wish.packages), frozenset(wish.exclude))
+        index, resolve.Wanted(first, (*rest, *wish.packages, *optional), frozenset(wish.exclude))
     )
     if not selection.first:
         raise BootstrapError(f"the mirror has no packages for {wish.arch}", hint="check the architecture with -a")

@@ -85,9 +85,9 @@ def _hash(name: str) -> str:
 
 
 def packages(given: Mapping[str, object]) -> list[str]:
-    """The package of a bound user's shell, named as the shell, where there is one."""
+    """What may have the shell of a bound user: the package named as the shell."""
     bound = given["bindhome"]
-    return [f"{os.path.basename(bound['shell'])} | bash"] if isinstance(bound, dict) else []
+    return [os.path.basename(bound["shell"])] if isinstance(bound, dict) else []
 
 
 def told(given: Mapping[str, object], asked: Mapping[str, str]) -> str:

@@ -226,6 +226,8 @@ class Child:
         environment.update(
             hooks.expand(config.environment.always + config.environment.runtime, self.options.environ)
         )
+        if "container_ttys" in self.environment:
+            environment["container_ttys"] = self.environment["container_ttys"]  # systemd puts gettys there
         if self.options.command is not None:
             # lxc-execute: this process stays init; the channel's end is the launcher's sign
             self.channel.close()

@@ -6,13 +6,16 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import effects
 import pytest
 
+from lxcpy import paths
 from lxcpy.container import Container
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import mount, namespace, process
@@ -164,3 +167,16 @@ def end_supervisor(number: int = signal.SIGTERM) -> None:
     with process.pidfd_open(pid) as pidfd:  # its end is seen before the machine's init has waited for it
         os.kill(pid, number)
         assert select.select([pidfd], [], [], 10)[0], "the supervisor does not end"
+
+
+@pytest.fixture
+def network(run: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[None]:
+    """lxcbr0: the host's, else one for this test."""
+    if subprocess.run(["ip", "link", "show", "lxcbr0"], capture_output=True).returncode == 0:
+        yield
+        return
+    started = run("net", "start")
+    assert started.returncode == 0, started.stderr
+    yield
+    assert run("net", "stop").returncode == 0
+    Path(paths.run_dir(), "network.json.lock").unlink(missing_ok=True)

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from probes import requires
 
-from lxcpy import paths
 from lxcpy.container import Container
 
 pytestmark = pytest.mark.requires("root", "busybox")
@@ -98,19 +97,6 @@ def test_a_killed_creation_does_not_bar_the_name(bin: str, run: Run, lxcpath: st
     assert run("create", "-P", lxcpath, "-n", name, "-t", "busybox").returncode == 0
     assert not begun.exists()
     assert run("destroy", "-P", lxcpath, "-n", name).returncode == 0
-
-
-@pytest.fixture
-def network(run: Run) -> Iterator[None]:
-    """lxcbr0: the host's, else one for this test."""
-    if subprocess.run(["ip", "link", "show", "lxcbr0"], capture_output=True).returncode == 0:
-        yield
-        return
-    started = run("net", "start")
-    assert started.returncode == 0, started.stderr
-    yield
-    assert run("net", "stop").returncode == 0
-    Path(paths.run_dir(), "network.json.lock").unlink(missing_ok=True)
 
 
 @requires("bridge", "ssh")

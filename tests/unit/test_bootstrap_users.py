@@ -57,7 +57,7 @@ def test_a_user_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bound["group"] == "me:x:1234:"
     assert bound["mount"] == "/home/my\\040home"
     assert given["user"] == "me"
-    assert users.packages(given) == ["zsh | bash"]
+    assert users.packages(given) == ["zsh"]
     with pytest.raises(UsageError, match="a container with an id map"):
         users.values({"bindhome": "me"}, "ubuntu", mapped=True)
 
