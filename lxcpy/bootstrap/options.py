@@ -33,4 +33,13 @@ DOWNLOAD = (
     Setting("flush-cache", "", None, "forget the cached image"),
     Setting("force-cache", "", None, "take the cached image although it has expired"),
 )
+OCI = (
+    Setting("url", "u", "URL", "the image: oci:PATH:TAG, oci-archive:FILE:TAG, a path, or what skopeo knows"),
+    Setting("arch", "a", "NAME", "the architecture to choose (default: the host's)"),
+    Setting("username", "", "NAME", "the user at the registry"),
+    Setting("password", "", "PASSWORD", "the password there, which others see here (better: LXCPY_OCI_PASSWORD)"),
+    Setting("authfile", "", "FILE", "the registry's credentials as skopeo login keeps them"),
+    Setting("dhcp", "", None, "run a DHCP client of the host for the container, by LXC's hook"),
+    Setting("no-cache", "", None, "neither read nor write a cache"),
+)
 REFUSED = {"download": (Setting("keyserver", "", "URL", ""),)}  # known to be told why not

@@ -60,13 +60,19 @@ class Tar:
     def __iter__(self) -> Iterator[Entry]:
         long_name = long_target = b""
         pax: dict[bytes, bytes] = {}
+        some = False
         while True:
             if self._left:
+                if self._left < BLOCK and self._ended():
+                    return  # and some the padding of the last file
                 self._skip(self._left)
                 self._left = 0
+            if some and self._ended():
+                return  # some writers leave the empty blocks out
             block = self._take(BLOCK)
             if not block.strip(b"\0"):
                 break  # two empty blocks end an archive; what follows is padding
+            some = True
             entry = _parse(block)
             self._left = -(-entry.size // BLOCK) * BLOCK
             if entry.kind in (b"L", b"K", b"x", b"g"):
@@ -208,6 +214,14 @@ class Tar:
             step = min(size, len(self._buffer) - self._place)
             self._place += step
             size -= step
+
+    def _ended(self) -> bool:
+        """Whether nothing comes any more."""
+        while self._place >= len(self._buffer):
+            self._place, self._buffer = 0, next(self._chunks, b"")
+            if not self._buffer:
+                return True
+        return False
 
     def _fill(self) -> None:
         self._place = 0

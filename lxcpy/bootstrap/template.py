@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lxcpy import paths
-from lxcpy.bootstrap.options import BUSYBOX, DOWNLOAD, LOCAL, REFUSED, Setting
+from lxcpy.bootstrap.options import BUSYBOX, DOWNLOAD, LOCAL, OCI, REFUSED, Setting
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, write_in_root
 
@@ -95,7 +95,7 @@ CONTRACT = (
     Setting("mapped-uid", "", "ID", ""),
     Setting("mapped-gid", "", "ID", ""),
 )
-ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL, "download": DOWNLOAD}
+ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL, "download": DOWNLOAD, "oci": OCI}
 
 
 def folder() -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from lxcpy.kernel import process, pty
 from lxcpy.runtime.execpath import exec_in_path
@@ -23,23 +23,29 @@ _SI_USER = 0
 _FATAL = frozenset((signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGTRAP))
 
 
-def run(
-    argv: Sequence[str], environment: Mapping[str, str], *, uid: int | None = None, gid: int | None = None
-) -> NoReturn:
-    """Run `argv` with this environment (and these ids) and be its init until nobody is left. Never returns."""
+class Identity(NamedTuple):
+    """The ids of the command; None: those of init. groups: its further ones where it has ids of its own."""
+
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str], who: Identity) -> NoReturn:
+    """Run `argv` with this environment and these ids and be its init until nobody is left. Never returns."""
     status = EXEC_FAILED
     try:
-        status = _run(argv, environment, uid, gid)
+        status = _run(argv, environment, who)
     finally:
         os._exit(status)
 
 
-def _run(argv: Sequence[str], environment: Mapping[str, str], uid: int | None, gid: int | None) -> int:
+def _run(argv: Sequence[str], environment: Mapping[str, str], who: Identity) -> int:
     waited = {number for number in signal.valid_signals() if number not in _FATAL}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     pid = os.fork()
     if pid == 0:
-        _become(argv, environment, uid, gid, before)
+        _become(argv, environment, who, before)
     process.close_range(3, 0x7FFFFFFF)
     process.set_name("init")
     try:
@@ -52,8 +58,7 @@ def _run(argv: Sequence[str], environment: Mapping[str, str], uid: int | None, g
 def _become(
     argv: Sequence[str],
     environment: Mapping[str, str],
-    uid: int | None,
-    gid: int | None,
+    who: Identity,
     mask: set[signal.Signals | int],
 ) -> NoReturn:
     """The command's process. Never returns."""
@@ -66,12 +71,12 @@ def _become(
             pty.set_controlling(0)
         except OSError:
             pass  # no terminal
-        if uid is not None or gid is not None:
-            _drop_groups()
-        if gid is not None:
-            os.setresgid(gid, gid, gid)
-        if uid is not None:
-            os.setresuid(uid, uid, uid)
+        if who != Identity():
+            _set_groups(who.groups)
+        if who.gid is not None:
+            os.setresgid(who.gid, who.gid, who.gid)
+        if who.uid is not None:
+            os.setresuid(who.uid, who.uid, who.uid)
         process.close_range(3, 0x7FFFFFFF, process.CLOSE_RANGE_CLOEXEC)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         exec_in_path(argv, environment)
@@ -81,11 +86,13 @@ def _become(
         os._exit(EXEC_FAILED)
 
 
-def _drop_groups() -> None:
+def _set_groups(groups: Sequence[int]) -> None:
     try:
-        os.setgroups([])
+        os.setgroups(groups)
     except PermissionError:
-        pass  # a user namespace that denies it (user_namespaces(7)) has none to drop
+        if groups:
+            raise
+        # a user namespace that denies it (user_namespaces(7)) has none to drop
 
 
 class _Init:

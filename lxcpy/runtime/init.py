@@ -231,7 +231,7 @@ class Child:
         if self.options.command is not None:
             # lxc-execute: this process stays init; the channel's end is the launcher's sign
             self.channel.close()
-            execute_init.run(self.argv, environment, uid=self.options.uid, gid=self.options.gid)
+            execute_init.run(self.argv, environment, self._command_identity())
         self.context.close()
         process.close_range(3, 0x7FFFFFFF, process.CLOSE_RANGE_CLOEXEC)
         try:
@@ -245,6 +245,13 @@ class Child:
             raise RootfsError(
                 f'cannot run init "{self.argv[0]}": {meaning(error)}', at=config.at("lxc.init.cmd"), hint=hint
             ) from error
+
+    def _command_identity(self) -> execute_init.Identity:
+        """Whom the command of lxcpy-execute runs as: -u and -g, else lxc.init.uid and gid where they are not root's."""
+        init, options = self.config.init, self.options
+        uid = options.uid if options.uid is not None else (init.uid or None)
+        gid = options.gid if options.gid is not None else (init.gid or None)
+        return execute_init.Identity(uid, gid, tuple(init.groups or ()))
 
     def _stdio(self) -> None:
         if self.stdio:

@@ -15,7 +15,7 @@ from probes import requires
 ROOT = str(Path(__file__).parent.parent.parent)
 CODE = (
     "import sys; sys.path.insert(0, {root!r}); from lxcpy.runtime import execute_init; "
-    "execute_init.run(sys.argv[1:], {environment!r}, uid={uid}, gid={gid})"
+    "execute_init.run(sys.argv[1:], {environment!r}, execute_init.Identity({uid}, {gid}))"
 )
 pytestmark = requires("root", "namespaces")
 
