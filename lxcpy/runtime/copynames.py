@@ -15,6 +15,7 @@ from lxcpy.kernel.fd import Fd, open_in_root
 from lxcpy.log import Log
 from lxcpy.runtime import hooks
 from lxcpy.storage import workers
+from lxcpy.storage.overlay import USERXATTR
 
 LOG = Log("copy")
 _LIMIT = 1 << 20  # bytes of a file with names
@@ -66,6 +67,8 @@ def introduce(
 def _mounted(config: Config, backend: storage.Backend, source: str) -> str:
     target = config.rootfs.mount or paths.ROOTFS_MOUNT
     options = [word for word in (config.rootfs.options or "").split(",") if word not in ("", "ro")]
+    if config.idmap and backend.type == "overlay":
+        options.append(USERXATTR)
     try:
         os.makedirs(target, exist_ok=True)
         backend.mount(source, target, ",".join(options) or None)

@@ -78,7 +78,10 @@ class Backend(Protocol):
         ...
 
     def clone(self, source: str, rootfs: str, *, snapshot: bool = False, shift: Shift | None = None) -> str:
-        """Make a copy for another container, whose directory will hold `rootfs`; its text."""
+        """Make a copy for another container, whose directory will hold `rootfs`; its text.
+
+        shift: how owners change, if they do; None: the container has no id map.
+        """
         ...
 
     def destroy(self, source: str) -> None:

@@ -51,6 +51,8 @@ def copy_tree(source: str, target: str, *, shift: Shift | None = None, processes
     shift: how owners change. What is mounted in the tree is left out, its mount point is copied. What is half made
     stays for the caller to remove. Raises StorageError.
     """
+    if shift is not None and not shift.changes:
+        shift = None
     mask = os.umask(0)
     try:
         tree = list_tree(source)

@@ -19,6 +19,9 @@ from lxcpy.storage.copy import copy_tree
 from lxcpy.storage.dir import destroy_directory, make_directory
 
 PRIVATE, DELTA, WORK = "overlay", "overlay/delta", "overlay/work"
+# the option for an overlay of a container with an id map, wherever it is mounted: in a user namespace trusted.*
+# attributes are out of reach, and what hides a directory's old content must be found where it was written
+USERXATTR = "userxattr"
 
 
 class Layers(NamedTuple):
@@ -69,14 +72,17 @@ class Overlay:
         data = f"lowerdir={lowers},upperdir={escape(layers.upper)},workdir={escape(layers.work)}"
         if words.data:
             data += f",{words.data}"
-        if _in_user_namespace() and "userxattr" not in data.split(","):
-            data += ",userxattr"  # trusted.* attributes are out of reach there
+        if _in_user_namespace() and USERXATTR not in data.split(","):
+            data += f",{USERXATTR}"
         kernel.mount(layers.lowers[0], target, "overlay", words.flags, data)
         if words.propagation:
             kernel.mount(None, target, None, words.propagation)
 
     def clone(self, source: str, rootfs: str, *, snapshot: bool = False, shift: Shift | None = None) -> str:
-        """A snapshot keeps the lower directories and copies the delta; else a directory with all that is seen."""
+        """A snapshot keeps the lower directories and copies the delta; else a directory with all that is seen.
+
+        shift: None for a container without an id map.
+        """
         layers = parse(source)
         if not snapshot:
             self._flatten(layers, rootfs, shift)
@@ -94,10 +100,12 @@ class Overlay:
         os.makedirs(os.path.dirname(rootfs), exist_ok=True)
         place = tempfile.mkdtemp(prefix=".flatten-", dir=os.path.dirname(rootfs))
         # the upper directory as one more lower one: it may be in use
-        lowers = ":".join(escape(path, ":") for path in (layers.upper, *layers.lowers))
+        data = "lowerdir=" + ":".join(escape(path, ":") for path in (layers.upper, *layers.lowers))
+        if shift is not None:
+            data += f",{USERXATTR}"
 
         def copy() -> None:
-            kernel.mount("overlay", place, "overlay", kernel.MS_RDONLY, f"lowerdir={lowers}")
+            kernel.mount("overlay", place, "overlay", kernel.MS_RDONLY, data)
             copy_tree(place, rootfs, shift=shift)
 
         try:
