@@ -16,7 +16,7 @@ from lxcpy.cgroups import tree as cgroup_tree
 from lxcpy.config import load as config_load
 from lxcpy.config import system
 from lxcpy.config.model import Config
-from lxcpy.errors import HookError, LxcpyError, NetworkError, RootfsError, SecurityError, StateError, meaning
+from lxcpy.errors import HookError, NetworkError, RootfsError, SecurityError, StateError, meaning
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.kernel.idmap import IdRange
@@ -31,7 +31,6 @@ from lxcpy.runtime.channel import Channel
 
 if TYPE_CHECKING:
     from lxcpy.runtime.launcher import Options
-    from lxcpy.runtime.supervisor import Supervisor
 
 LOG = log.Log("start")
 # in the order in which LXC hands them to hooks
@@ -376,21 +375,3 @@ def netlink_in(netns: Fd) -> socket.socket:
 def addresses(sock: socket.socket) -> list[list[str]]:
     """[interface, family, address] of a container, for ls and info."""
     return [list(found) for found in network_addresses.addresses(sock)]
-
-
-# -- ephemeral -----------------------------------------------------------------------------------------------------
-
-
-def destroy_ephemeral(supervisor: Supervisor, record: state.Record, done: Callable[[], None]) -> None:
-    """lxc.ephemeral = 1: the container goes when it stops."""
-    from lxcpy.runtime import destroy
-
-    def work() -> bool:
-        try:
-            destroy.destroy(record["lxcpath"], record["name"], running=True)
-            return True
-        except LxcpyError as error:
-            LOG.error(error.what)
-            return False
-
-    supervisor.in_child(work, lambda _code: done())

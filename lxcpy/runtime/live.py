@@ -293,15 +293,11 @@ class Live:
             os.close(fd)
         self.namespaces = {}
         options = self.record["options"]
-        ephemeral = self.config.ephemeral and not reboot
         if reboot:
             self.state = "STOPPED"
             self._begin(launcher.Options(**options), [])
             return
-        if ephemeral:
-            joins.destroy_ephemeral(self.supervisor, self.record, self._stopped)
-        else:
-            self._stopped()
+        self._stopped()
 
     def _stopped(self) -> None:
         self.pid = 0

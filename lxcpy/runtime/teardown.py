@@ -87,6 +87,8 @@ def teardown(
             LOG.error(error.what)
     if monitor is not None:
         monitor.end()
+    if config is not None and config.ephemeral and not failed and not (target == "reboot" and may_reboot):
+        _destroy(record)
     if clean or not _anything_left(record):
         state.remove(record)
     return may_reboot
@@ -104,6 +106,16 @@ def teardown_apart(
         LOG.error(error.what)
     monitor.enter(namespaces.pop(NAMESPACE, None))
     return teardown(record, target=target, failed=failed, namespaces=namespaces, monitor=monitor)
+
+
+def _destroy(record: state.Record) -> None:
+    """lxc.ephemeral = 1: the container goes when it stops. Its record goes last: who finds it later goes on."""
+    from lxcpy.runtime import destroy
+
+    try:
+        destroy.destroy(record["lxcpath"], record["name"], running=True)
+    except LxcpyError as error:
+        LOG.error(error.what)
 
 
 def variable(name: str) -> str:
