@@ -321,12 +321,12 @@ class Container:
         )  # fmt: skip
         return made
 
-    def rename(self, new_name: str, arguments: Sequence[str] = ()) -> Container:
-        """Give it another name. Raises StateError while it runs, or has snapshots or clones; LxcpyError."""
+    def rename(self, new_name: str, arguments: Sequence[str] = (), *, keep_name: bool = False) -> Container:
+        """Give it another name; see `copy`. Raises StateError while it runs, or has snapshots or clones; LxcpyError."""
         from lxcpy.runtime import rename
 
         made = Container(new_name, self.lxcpath)
-        rename.rename(self.lxcpath, self.name, made.name, arguments)
+        rename.rename(self.lxcpath, self.name, made.name, arguments, keep_name=keep_name)
         return made
 
     def snapshots(self) -> list[Snapshot]:

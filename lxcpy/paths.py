@@ -13,6 +13,7 @@ ETC = "/etc/lxc"
 SYSTEM_CONFIG = f"{ETC}/lxc.conf"
 DEFAULT_CONFIG = f"{ETC}/default.conf"
 LXC_CONFIG_DIR = "/usr/share/lxc/config"  # LXC's presets; an include of one that is missing is served from ours
+LXC_LOCKS = "/run/lxc/lock"  # where liblxc, run by root, keeps a lock for each container
 ROOTFS_MOUNT = "/usr/lib/lxcpy/rootfs"  # the default of lxc.rootfs.mount; made by the installer, else on first use
 
 

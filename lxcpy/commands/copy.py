@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lxcpy import paths
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option
 from lxcpy.commands.create import BACKENDS, UNITS, size
@@ -81,11 +82,15 @@ def run(args: Args) -> int:
     container = Container(args.name, args.lxcpath)
     if not args.newname and args.task != "ephemeral":
         raise UsageError("You must provide a NEWNAME for the clone", hint="-N NEWNAME")
-    new_path = (args.newpath or args.lxcpath).rstrip("/") or "/"
+    new_path = paths.lxcpath(args.newpath or args.lxcpath)
+    if args.fssize is not None and not args.quiet:
+        import sys
+
+        sys.stderr.write(f"{args.prog}: {args.name}: warning: -L has no effect: a directory has no size of its own\n")
     if args.task == "rename":
         if new_path != args.lxcpath:
             raise UsageError("-R renames a container where it is", hint="leave out -p, or copy it and destroy it")
-        container.rename(args.newname or "", args.rest)
+        container.rename(args.newname or "", args.rest, keep_name=args.keepname)
     elif args.task == "ephemeral":
         _temporary(container, args, new_path)
     else:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from lxcpy.errors import StateError, StorageError, meaning
 from lxcpy.kernel.fd import Fd
+from lxcpy.runtime import lock
 
 CLONES, ORIGINALS = "lxc_snapshots", "lxc_rdepends"
 Pairs = list[tuple[str, str]]
@@ -84,7 +85,7 @@ def _change(directory: str, pair: tuple[str, str], *, add: bool) -> None:
     path = os.path.join(directory, CLONES)
     if not add and not os.path.exists(path):
         return
-    with _locked(path):
+    with lock.lxc(directory), _locked(path):
         count = uncounted(directory)
         if count:
             _write(path, f"{max(0, count + (1 if add else -1))}\n")

@@ -17,11 +17,22 @@ from lxcpy.config import text
 from lxcpy.config.file import save_text
 from lxcpy.config.lines import read
 from lxcpy.config.model import Config
-from lxcpy.errors import LxcpyError, StateError, StorageError, UsageError, meaning
+from lxcpy.errors import StateError, StorageError, UsageError, meaning
 from lxcpy.log import Log
-from lxcpy.runtime import clones, copyconfig, copynames, destroy, joins, lock, lookup, partial, pending
+from lxcpy.runtime import (
+    clones,
+    copyconfig,
+    copyfiles,
+    copynames,
+    destroy,
+    joins,
+    lock,
+    lookup,
+    making,
+    partial,
+    pending,
+)
 from lxcpy.storage.base import Shift
-from lxcpy.storage.tree import remove_tree, spread
 
 LOG = Log("copy")
 SNAPSHOT_OF = {"dir": "overlay"}  # what a snapshot clone becomes where the original's own type cannot make one
@@ -78,19 +89,23 @@ class Build(NamedTuple):
     host: str | None = None  # its new host name; None: the original's
     new_macs: bool = False
     arguments: Sequence[str] = ()
+    in_place: bool = False  # it takes the place of a container of its name, which lives on if that fails
 
 
 def copy(request: Request) -> None:
-    """Make the copy. Raises LxcpyError with nothing left behind."""
+    """Make the copy. Raises making.Taken where another has the name, LxcpyError; nothing is left behind."""
     check_root()
-    source = load_source(request.lxcpath, request.name, request.config)
-    same_path = os.path.realpath(request.new_lxcpath) == os.path.realpath(request.lxcpath)
-    choice = choose(source.kind, same_path=same_path, snapshot=request.snapshot, backing=request.backing)
-    with held(source.lxcpath, source.name, needed=request.config is None):
+    settle(request.lxcpath, request.name)
+    with held(request.lxcpath, request.name, needed=request.config is None):
+        source = load_source(request.lxcpath, request.name, request.config)
+        same_path = os.path.realpath(request.new_lxcpath) == os.path.realpath(request.lxcpath)
+        choice = choose(source.kind, same_path=same_path, snapshot=request.snapshot, backing=request.backing)
         if not request.allow_running and lookup.state(source.lxcpath, source.name) != "STOPPED":
             raise StateError(f"{source.name} is running", hint="stop it, or copy it as it is with -a (--allowrunning)")
         destroy.clear_leftover(request.new_lxcpath, request.new_name)
-        with made(request.new_lxcpath, request.new_name, source.config) as undo:
+        uids, gids = joins.id_ranges(source.config)
+        owner = joins.root_of(uids, gids) if uids else None
+        with making.made(request.new_lxcpath, request.new_name, owner=owner) as undo:
             directory = os.path.join(request.new_lxcpath, request.new_name)
             pairs = originals(source, choice, depends=request.depends)
             note(directory, pairs, request.new_lxcpath, request.new_name, undo)
@@ -114,11 +129,15 @@ def check_root() -> None:
         raise StateError("containers need root here", hint="run the command with sudo")
 
 
-def load_source(lxcpath: str, name: str, config_file: str | None = None) -> Source:
-    """What is known of a container that is to be copied. Raises StateError, ConfigErrors, StorageError."""
+def settle(lxcpath: str, name: str) -> None:
+    """Finish what a killed command left of a change. Raises StateError where one made only half of the container."""
     if os.path.isdir(os.path.join(lxcpath, name)):
         pending.settle(lxcpath, name)
         partial.check(lxcpath, name)
+
+
+def load_source(lxcpath: str, name: str, config_file: str | None = None) -> Source:
+    """What is known of a container that is to be copied, and is held. Raises StateError, ConfigErrors, StorageError."""
     path = config_file or lookup.config_path(lxcpath, name)
     if not os.path.exists(path):
         raise lookup.no_such(lxcpath, name)
@@ -167,47 +186,23 @@ def note(directory: str, pairs: clones.Pairs, lxcpath: str, name: str, undo: Exi
         clones.note_originals(directory, pairs)
     except OSError as error:
         raise StorageError(f'cannot write in "{directory}": {meaning(error)}') from error
-    undo.callback(attempt, clones.forget, pairs, lxcpath, name)
+    undo.callback(making.attempt, clones.forget, pairs, lxcpath, name)
     clones.register(pairs, lxcpath, name)
 
 
 @contextmanager
 def held(lxcpath: str, name: str, *, shared: bool = True, needed: bool = True) -> Iterator[None]:
     """Keep a container as it is, or to oneself. Raises StateError where another command changes it, or removed it."""
+    directory = os.path.join(lxcpath, name)
     with ExitStack() as stack:
         try:
-            stack.enter_context(lock.hold(os.path.join(lxcpath, name), shared=shared))
+            stack.enter_context(lock.hold(directory, shared=shared))
         except FileNotFoundError:
             if needed:
                 raise lookup.no_such(lxcpath, name) from None
+        if pending.left(directory):
+            raise StateError(f"{name} was just left half changed by a command that was killed", hint="try again")
         yield
-
-
-@contextmanager
-def made(lxcpath: str, name: str, config: Config) -> Iterator[ExitStack]:
-    """The directory of a container that is being made; gone again, with what else is to be undone, where that fails."""
-    directory = os.path.join(lxcpath, name)
-    with ExitStack() as undo:
-        try:
-            os.makedirs(lxcpath, 0o755, exist_ok=True)
-            spread(lxcpath)
-            if os.path.isdir(directory):
-                os.rmdir(directory)  # empty, or it is somebody's
-            os.mkdir(directory, 0o770)
-            undo.callback(attempt, remove_tree, directory)
-            os.chmod(directory, 0o770)
-            uids, gids = joins.id_ranges(config)
-            if uids:
-                os.chown(directory, *joins.root_of(uids, gids))
-            mark = partial.take(lxcpath, name)
-            undo.callback(os.close, mark)
-            undo.callback(attempt, remove_tree, directory)  # while the mark is still locked
-        except OSError as error:
-            hint = "it is not a container, and not empty: move it away" if os.path.isdir(directory) else None
-            raise StorageError(f'cannot make "{directory}": {meaning(error)}', hint=hint) from error
-        yield undo
-        partial.release(lxcpath, name, mark)
-        undo.pop_all()
 
 
 def fill(build: Build, undo: ExitStack) -> Config:
@@ -218,7 +213,7 @@ def fill(build: Build, undo: ExitStack) -> Config:
     source = build.source
     rootfs = _clone(build)
     kind, path = storage.parse(rootfs)
-    undo.callback(attempt, storage.backend(kind).destroy, path)
+    undo.callback(making.attempt, storage.backend(kind).destroy, path)
     change = copyconfig.Change(
         old=source.directory,
         new=build.directory,
@@ -226,46 +221,30 @@ def fill(build: Build, undo: ExitStack) -> Config:
         name=build.host,
         new_macs=build.new_macs,
         fstab=source.config.mount.fstab or "",
+        old_rootfs=source.path if source.kind == "dir" else "",
     )
     content, files = copyconfig.rewrite(source.content, change)
-    copy_files(files, source.config)
+    copyfiles.copy_files(files, source.config, change)
     config_file = os.path.join(build.directory, "config")
     try:
         save_text(config_file, content)
     except OSError as error:
         raise StorageError(f'cannot write "{config_file}": {meaning(error)}') from error
     config = config_load.load(config_file)
+    if not build.in_place:
+        # what the clone hooks did elsewhere the destroy hooks undo, as with LXC
+        undo.callback(making.attempt, destroy.run_hooks, config, config_file, build.name)
     called = (source.name, source.config.uts.name or source.name)
     names = copynames.Names(build.name, source.name, build.host, tuple(dict.fromkeys(called)))
     copynames.introduce(config, config_file, names, build.arguments)
     return config
 
 
-def copy_files(files: Sequence[copyconfig.File], config: Config) -> None:
-    """Copy the files that go along, mode and all; one that is there already came with the root filesystem."""
-    for file in files:
-        if os.path.exists(file.target):
-            if file.key == "lxc.mount.fstab" and file.source != file.target:
-                raise StorageError(f'"{file.target}" is in the way of lxc.mount.fstab', at=config.at(file.key))
-            continue
-        try:
-            os.makedirs(os.path.dirname(file.target), 0o755, exist_ok=True)
-            with open(file.source, "rb") as reader:
-                status = os.fstat(reader.fileno())
-                with open(file.target, "xb") as writer:
-                    writer.write(reader.read())
-                    os.fchmod(writer.fileno(), status.st_mode & 0o7777)
-        except OSError as error:
-            raise StorageError(
-                f'{file.key}: cannot copy "{file.source}": {meaning(error)}', at=config.at(file.key)
-            ) from error
-
-
 def _clone(build: Build) -> str:
     source = build.source
     uids, gids = (tuple(ranges) for ranges in joins.id_ranges(source.config))
     # the ids stay as they are; an overlay's own directories belong to the container's root
-    shift = Shift(before=(uids, gids), after=(uids, gids)) if uids and build.choice.snapshot else None
+    shift = Shift(before=(uids, gids), after=(uids, gids)) if uids else None
     rootfs = os.path.join(build.directory, "rootfs")
     return storage.backend(source.kind).clone(source.path, rootfs, snapshot=build.choice.snapshot, shift=shift)
 
@@ -287,11 +266,3 @@ def with_lines(content: str, lines: Sequence[tuple[str, str]]) -> str:
 
 def _plain(kind: str) -> str:
     return "overlay" if kind == "overlayfs" else kind
-
-
-def attempt(function: Callable[..., None], *arguments: object) -> None:
-    """A step back that may fail without hiding why it is taken."""
-    try:
-        function(*arguments)
-    except (LxcpyError, OSError) as error:
-        LOG.error(f"of what is given up, something could not be removed: {error}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from lxcpy import storage
@@ -22,13 +21,13 @@ from lxcpy.bootstrap.rootfscache import Trees
 from lxcpy.config import load as config_load
 from lxcpy.config import system
 from lxcpy.config.file import ConfigFile
-from lxcpy.errors import ConfigError, LxcpyError, StateError, StorageError, UsageError, meaning
+from lxcpy.errors import ConfigError, StateError, UsageError, meaning
 from lxcpy.kernel import idmap
-from lxcpy.runtime import destroy, joins, lookup, partial
+from lxcpy.runtime import destroy, joins, lookup, making
 from lxcpy.storage import blob
 from lxcpy.storage.base import Shift
 from lxcpy.storage.copy import copy_tree
-from lxcpy.storage.tree import remove_tree, spread
+from lxcpy.storage.tree import remove_tree
 
 _LOGIN = re.compile(r"://[^/\s,]*@")
 
@@ -53,17 +52,15 @@ def create(request: Request) -> None:
         raise StateError("containers need root here", hint="run the command with sudo")
     start = _begin_config(request)
     template = None if request.template == "none" else find_template(request.template)
-    directory = os.path.join(request.lxcpath, request.name)
     destroy.clear_leftover(request.lxcpath, request.name)
-    with ExitStack() as undo:
-        _make_directory(request, directory)
-        undo.callback(_remove, request.lxcpath, request.name)
-        mark = partial.take(request.lxcpath, request.name)
+    with making.made(request.lxcpath, request.name, empty=False) as undo:
         config_path = lookup.config_path(request.lxcpath, request.name)
         config = ConfigFile.from_text(start, config_path)
         config.draw_hwaddrs()
         rootfs = ""
         if template is not None or request.backing not in ("dir", "none"):
+            if request.directory and not os.path.lexists(request.directory):
+                undo.callback(making.attempt, remove_tree, request.directory)
             rootfs = _make_storage(request, config)
         config.save(config_path)
         os.chmod(config_path, 0o640)
@@ -71,8 +68,6 @@ def create(request: Request) -> None:
             _run_template(request, template, rootfs, config_path)
             _add_header(config_path, template, request.words)
         config_load.load(config_path)  # a template that wrote a bad config is a failure here, not at the first start
-        partial.release(request.lxcpath, request.name, mark)
-        undo.pop_all()
 
 
 def find_template(name: str) -> Any:
@@ -119,19 +114,6 @@ def _begin_config(request: Request) -> str:
         raise ConfigError(f'cannot read the config "{path}": {meaning(error)}') from error
     config_load.load(path)
     return text
-
-
-def _make_directory(request: Request, directory: str) -> None:
-    try:
-        os.makedirs(request.lxcpath, 0o755, exist_ok=True)
-        spread(request.lxcpath)
-        os.makedirs(directory, 0o770, exist_ok=True)
-        os.chmod(directory, 0o770)
-    except OSError as error:
-        raise StorageError(
-            f'cannot make "{directory}": {meaning(error)}',
-            hint="run the command with sudo" if os.geteuid() else "check that the file system is writable",
-        ) from error
 
 
 def _make_storage(request: Request, config: ConfigFile) -> str:
@@ -215,10 +197,3 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
         hidden = secret and not equals
         shown.append(_LOGIN.sub("://", word))
     return shown
-
-
-def _remove(lxcpath: str, name: str) -> None:
-    try:
-        remove_tree(os.path.join(lxcpath, name))
-    except (LxcpyError, OSError) as error:
-        joins.LOG.error(f"what was made of {name} could not be removed: {error}")

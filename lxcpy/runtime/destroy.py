@@ -8,7 +8,7 @@ from lxcpy import storage
 from lxcpy.config import load as config_load
 from lxcpy.config.model import Config
 from lxcpy.errors import ConfigError, StateError, StorageError, meaning
-from lxcpy.runtime import clones, hooks, lock, lookup, partial, pending, snapnames
+from lxcpy.runtime import clones, hooks, lock, lookup, making, partial, pending, snapnames
 from lxcpy.storage.tree import remove_tree
 
 
@@ -20,14 +20,16 @@ def destroy(lxcpath: str, name: str, *, running: bool = False) -> None:
     """
     directory = os.path.join(lxcpath, name)
     pending.settle(lxcpath, name)
-    unfinished = _unfinished(lxcpath, name)
-    if not os.path.exists(lookup.config_path(lxcpath, name)) and not unfinished:
+    if not _unfinished(lxcpath, name) and not os.path.exists(lookup.config_path(lxcpath, name)):
         raise lookup.no_such(lxcpath, name)
     if not running:
         _check_stopped(lxcpath, name)
     try:
         with lock.hold(directory, wait=running):
-            _destroy(lxcpath, name, unfinished)
+            # what was true before the lock was had need not be true now
+            if not running:
+                _check_stopped(lxcpath, name)
+            _destroy(lxcpath, name, _unfinished(lxcpath, name))
     except FileNotFoundError:
         pass  # another was faster
 
@@ -69,21 +71,18 @@ def run_hooks(config: Config, config_file: str, name: str) -> None:
 
 
 def clear_leftover(lxcpath: str, name: str) -> None:
-    """Refuse a name that is taken; remove what a killed command left of a container. Raises StateError."""
+    """Refuse a name that is taken; remove what a killed command left of a container. Raises Taken."""
     directory = os.path.join(lxcpath, name)
     if not os.path.lexists(directory):
         return
     pending.settle(lxcpath, name)
     try:
         if partial.maker_lives(lxcpath, name):
-            raise StateError(f'container "{name}" is being created by another command', hint="wait until it is done")
+            raise making.Taken(f'container "{name}" is being created by another command', hint="wait until it is done")
         destroy(lxcpath, name)
     except FileNotFoundError:
         if os.path.exists(os.path.join(directory, "config")):
-            raise StateError(
-                f'Container already exists: "{name}" in {lxcpath}',
-                hint=f"choose another name, or remove it with lxcpy-destroy -n {name}",
-            ) from None
+            raise making.taken(directory) from None
 
 
 def _destroy(lxcpath: str, name: str, unfinished: bool) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lxcpy.config import load as config_load
 from lxcpy.errors import StorageError, UsageError
 from lxcpy.runtime import copy, joins, lookup
+from lxcpy.runtime.copyconfig import field
 from lxcpy.storage.overlay import DELTA, PRIVATE
 
 KINDS = ("bind", "overlay")
@@ -116,7 +117,7 @@ def _tmpfs_script(directory: str, host: str) -> str:
 
 
 def _entry(mount: Mount, directory: str) -> str:
-    source, target = _field(mount.source), _field(mount.target)
+    source, target = field(mount.source), field(mount.target)
     try:
         status = os.stat(mount.source)
     except FileNotFoundError:
@@ -130,7 +131,7 @@ def _entry(mount: Mount, directory: str) -> str:
     assert status is not None
     os.chmod(upper, stat.S_IMODE(status.st_mode))  # what is seen of the merged directory is the upper one's
     os.chown(upper, status.st_uid, status.st_gid)
-    return f"{source} {target} overlay lowerdir={source},upperdir={_field(upper)},workdir={_field(work)},create=dir"
+    return f"{source} {target} overlay lowerdir={source},upperdir={field(upper)},workdir={field(work)},create=dir"
 
 
 def _overlay_directory(directory: str, word: str) -> str:
@@ -138,11 +139,4 @@ def _overlay_directory(directory: str, word: str) -> str:
     os.mkdir(path, 0o700)
     uids, gids = joins.id_ranges(config_load.load(lookup.config_path(*os.path.split(directory))))
     os.chown(path, *joins.root_of(uids, gids))
-    return path
-
-
-def _field(path: str) -> str:
-    """A path as a field of fstab(5)."""
-    for character in "\\ \t\n":
-        path = path.replace(character, f"\\{ord(character):03o}")
     return path

@@ -19,7 +19,7 @@ from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, Stat
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links
-from lxcpy.runtime import hooks, init, joins, monitor, state
+from lxcpy.runtime import hooks, init, joins, lock, monitor, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
@@ -118,6 +118,8 @@ class Launch:
 
     def start(self) -> None:
         """Make everything and let init run; raises LxcpyError with all of it undone."""
+        # after STARTING was announced: who changes the container looks for that when it has the lock
+        lock.check(os.path.join(self.options.lxcpath, self.options.name))
         self.decide()
         state.save(self.record)
         try:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lxcpy import paths
 from lxcpy.errors import StateError
 from lxcpy.kernel.fd import Fd
+
+PATIENCE = 10.0  # seconds for which a command of LXC may hold its lock
 
 
 @contextmanager
@@ -28,6 +33,43 @@ def free(directory: str) -> bool:
             return True
     except StateError:
         return False
+
+
+def check(directory: str) -> None:
+    """Raises StateError where another command changes the container at this moment, or removes it."""
+    try:
+        with hold(directory, shared=True):
+            pass
+    except FileNotFoundError:
+        pass
+
+
+@contextmanager
+def lxc(directory: str) -> Iterator[None]:
+    """Hold LXC's own lock of a container (runtime.md, G3), which it takes for the files that say who depends on whom.
+
+    Only for a moment: every lxc-* command waits for it. Raises OSError, StateError where one of those keeps it.
+    """
+    path = f"{paths.LXC_LOCKS}{os.path.dirname(directory)}/.{os.path.basename(directory)}"
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+    with Fd(os.open(path, flags, 0o600)) as file:
+        deadline = time.monotonic() + PATIENCE
+        while not _record_lock(file.number):
+            if time.monotonic() > deadline:
+                raise StateError(f'a command of LXC holds its lock "{path}"', hint="fuser -v tells which one")
+            time.sleep(0.02)
+        yield
+
+
+def _record_lock(fd: int) -> bool:
+    """Lock an open file description, as LXC does, unless it is locked already."""
+    try:
+        # struct flock of fcntl(2): type, whence, start, length, pid
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _locked(directory: str, kind: int, wait: bool) -> int:

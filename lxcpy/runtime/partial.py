@@ -28,12 +28,6 @@ def _ofd_lock(mark: int) -> None:
     fcntl.fcntl(mark, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
 
 
-def release(lxcpath: str, name: str, mark: int) -> None:
-    """The container is complete."""
-    os.unlink(path(lxcpath, name))
-    os.close(mark)
-
-
 def maker_lives(lxcpath: str, name: str) -> bool:
     """Is somebody making this container right now? Raises FileNotFoundError without a mark."""
     import struct

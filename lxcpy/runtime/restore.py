@@ -13,43 +13,37 @@ from contextlib import ExitStack
 from typing import Any
 
 from lxcpy import storage
-from lxcpy.config import load as config_load
-from lxcpy.config.file import save_text
-from lxcpy.config.lines import read
 from lxcpy.errors import StateError, StorageError, meaning
 from lxcpy.log import Log
-from lxcpy.runtime import clones, copy, copyconfig, destroy, lookup, pending, rename
+from lxcpy.runtime import clones, copy, copyfiles, destroy, lookup, making, pending
+from lxcpy.storage import overlay
 from lxcpy.storage.tree import remove_tree
 
 LOG = Log("snapshot")
-OWN = (
-    "snaps",
-    pending.MARK,
-    pending.NEW,
-    pending.MADE,
-    pending.ARRIVING,
-    pending.REPLACED,
-)  # what a restored container keeps
 
 
-def restore(lxcpath: str, name: str, snapshot: copy.Source) -> None:
-    """Put the snapshot in place of the container. Raises LxcpyError, and the container is as it was then."""
+def restore(lxcpath: str, name: str, folder: str, snapshot: str) -> None:
+    """Put the snapshot `snapshot` of `folder` in place of the container.
+
+    Raises LxcpyError, and the container is as it was then.
+    """
     directory = os.path.join(lxcpath, name)
-    now = copy.load_source(lxcpath, name)
-    if not now.config.rootfs.managed:
-        raise StateError(
-            f"{name} has lxc.rootfs.managed = 0: its root filesystem is not ours to replace",
-            hint="restore the snapshot under another name (-N)",
-        )
-    clones.check_none(directory, f"{name} cannot be restored in its place")
-    with copy.held(lxcpath, name, shared=False), copy.held(snapshot.lxcpath, snapshot.name), ExitStack() as undo:
+    copy.settle(lxcpath, name)
+    with copy.held(lxcpath, name, shared=False), copy.held(folder, snapshot), ExitStack() as undo:
+        now, then = copy.load_source(lxcpath, name), copy.load_source(folder, snapshot)
+        if not now.config.rootfs.managed:
+            raise StateError(
+                f"{name} has lxc.rootfs.managed = 0: its root filesystem is not ours to replace",
+                hint="restore the snapshot under another name (-N)",
+            )
+        clones.check_none(directory, f"{name} cannot be restored in its place")
         _check_stopped(lxcpath, name)
-        pairs = _make(directory, lxcpath, name, snapshot, undo)
+        pairs = _make(directory, lxcpath, name, then, undo)
         destroy.run_hooks(now.config, lookup.config_path(lxcpath, name), name)
         rootfs = now.config.rootfs.path or ""
         task = {
             "do": "restore",
-            "keep": _kept(directory, snapshot),
+            "replace": _replaced(directory, now, then),
             "storage": "" if f"{directory}/" in rootfs.rpartition(":")[2] else f"{now.kind}:{now.path}",
             "left": [pair for pair in clones.originals(directory) if pair not in pairs],
         }
@@ -71,35 +65,45 @@ def _make(directory: str, lxcpath: str, name: str, snapshot: copy.Source, undo: 
     pairs = clones.originals(snapshot.directory)
     try:
         os.mkdir(made, 0o770)
-        undo.callback(copy.attempt, remove_tree, made)
+        undo.callback(making.attempt, remove_tree, made)
         clones.note_originals(made, pairs)
     except OSError as error:
         raise StorageError(f'cannot make "{made}": {meaning(error)}') from error
     known = clones.originals(directory)
     new = [pair for pair in pairs if pair not in known]
-    undo.callback(copy.attempt, clones.forget, new, lxcpath, name)
+    undo.callback(making.attempt, clones.forget, new, lxcpath, name)
     clones.register(new, lxcpath, name)
     choice = copy.Choice(snapshot.kind, snapshot=snapshot.kind != "dir")
-    config = copy.fill(copy.Build(snapshot, made, name, choice, host=name, new_macs=True), undo)
-    config_file = os.path.join(made, "config")
-    rootfs = rename.moved(config.rootfs.path or "", made, directory)
-    change = copyconfig.Change(made, directory, rootfs, name, fstab=config.mount.fstab or "")
-    content, _files = copyconfig.rewrite(read(config_file), change)
-    try:
-        save_text(config_file, content)
-    except OSError as error:
-        raise StorageError(f'cannot write "{config_file}": {meaning(error)}') from error
-    config_load.load_text(content, config_file)
+    copy.fill(copy.Build(snapshot, made, name, choice, host=name, new_macs=True, in_place=True), undo)
+    copyfiles.retell(made, made, directory)
     return pairs
 
 
-def _kept(directory: str, snapshot: copy.Source) -> list[str]:
-    """Entries of the container's directory that the snapshot's lower directories lie in: they stay as they are."""
-    kept = []
-    for path in snapshot.path.split(":")[:-1]:
-        if path.startswith(f"{directory}/"):
-            kept.append(path[len(directory) + 1 :].split("/")[0])
-    return kept
+def _replaced(directory: str, now: copy.Source, then: copy.Source) -> list[str]:
+    """What of the container's directory makes room, where it is there: its storage, and each file that is made anew.
+
+    The rest is not of the snapshot, which could not bring it back: it stays. So do the lower directories of an overlay,
+    which the snapshot shows as well.
+    """
+    storages = [os.path.join(directory, "rootfs"), os.path.join(directory, overlay.PRIVATE), now.path]
+    if now.kind == "overlay":
+        layers = overlay.parse(now.path)
+        storages += [layers.upper, layers.work]
+    shown = overlay.parse(then.path).lowers if then.kind == "overlay" else ()
+    gone = {clones.ORIGINALS, *_entries(storages, directory)}
+    made = os.path.join(directory, pending.MADE)
+    for folder, folders, files in os.walk(made):
+        inner = os.path.relpath(folder, made)
+        if inner == ".":
+            gone |= {"rootfs", overlay.PRIVATE} & set(folders)
+            folders[:] = [entry for entry in folders if entry not in gone]
+        gone |= {os.path.normpath(os.path.join(inner, entry)) for entry in files}
+    return sorted(gone - {"config"} - _entries(shown, directory))
+
+
+def _entries(paths: Sequence[str], directory: str) -> set[str]:
+    """The entries of the directory that the paths lie in, as far as they do."""
+    return {path[len(directory) + 1 :].split("/")[0] for path in paths if path.startswith(f"{directory}/")}
 
 
 def finish(lxcpath: str, name: str, task: Mapping[str, Any]) -> None:
@@ -107,14 +111,13 @@ def finish(lxcpath: str, name: str, task: Mapping[str, Any]) -> None:
     directory = os.path.join(lxcpath, name)
     made, arriving = os.path.join(directory, pending.MADE), os.path.join(directory, pending.ARRIVING)
     replaced = os.path.join(directory, pending.REPLACED)
-    keep = {*OWN, *task["keep"]}
     try:
         if os.path.isdir(made):
             os.makedirs(replaced, exist_ok=True)
-            _move_all(directory, replaced, keep | {"config"})
+            _move(directory, replaced, task["replace"])
             os.rename(made, arriving)
         if os.path.isdir(arriving):
-            _move_all(arriving, directory, keep | {"config"})
+            _move(arriving, directory, task["replace"])
             if os.path.exists(os.path.join(arriving, "config")):
                 os.rename(os.path.join(arriving, "config"), os.path.join(directory, "config"))
         if task["storage"]:
@@ -129,10 +132,14 @@ def finish(lxcpath: str, name: str, task: Mapping[str, Any]) -> None:
     sweep(directory)
 
 
-def _move_all(source: str, target: str, but: Sequence[str] | set[str]) -> None:
-    for entry in os.listdir(source):
-        if entry not in but:
+def _move(source: str, target: str, entries: Sequence[str]) -> None:
+    for entry in entries:
+        try:
+            if "/" in entry and os.path.lexists(os.path.join(source, entry)):
+                os.makedirs(os.path.join(target, os.path.dirname(entry)), 0o755, exist_ok=True)
             os.rename(os.path.join(source, entry), os.path.join(target, entry))
+        except FileNotFoundError:
+            pass  # there is none, or it was moved before a kill
 
 
 def sweep(directory: str) -> None:

@@ -7,7 +7,7 @@ import shutil
 import time
 
 from lxcpy.errors import LxcpyError, StateError, UsageError
-from lxcpy.runtime import copy, destroy, lookup, partial, pending, restore
+from lxcpy.runtime import copy, destroy, lookup, making, partial, pending, restore
 from lxcpy.runtime.snapnames import folder, names, unfinished
 
 
@@ -19,7 +19,8 @@ def take(lxcpath: str, name: str, comment: str | None = None, config: str | None
     copy.check_root()
     if comment is not None and not os.access(comment, os.R_OK):
         raise UsageError(f'the comment "{comment}" cannot be read', hint="-c names a file")
-    source = copy.load_source(lxcpath, name, config)
+    copy.settle(lxcpath, name)
+    kind = copy.load_source(lxcpath, name, config).kind
     if lookup.state(lxcpath, name) != "STOPPED":
         raise StateError(f"{name} is running", hint=f"lxcpy-stop -n {name} stops it")
     path = folder(lxcpath, name)
@@ -33,16 +34,14 @@ def take(lxcpath: str, name: str, comment: str | None = None, config: str | None
         try:
             copy.copy(
                 copy.Request(
-                    name, lxcpath, made, path, snapshot=source.kind != "dir", backing=source.kind,
+                    name, lxcpath, made, path, snapshot=kind != "dir", backing=kind,
                     keep_name=True, keep_macs=True, config=config, depends=False,
                     adapt=lambda directory, content: _dated(directory, content, comment),
                 )
             )  # fmt: skip
             return made
-        except LxcpyError:
-            if not os.path.lexists(os.path.join(path, made)):
-                raise
-            # another command was faster with this name: what we fail with is removed
+        except making.Taken:
+            number += 1  # another command was faster with this name
         finally:
             _remove_empty(path)
 
@@ -63,11 +62,11 @@ def put_back(lxcpath: str, name: str, snapshot: str, new_name: str | None = None
     pending.settle(lxcpath, name)
     path = folder(lxcpath, name)
     _check(lxcpath, name, snapshot)
-    source = copy.load_source(path, snapshot)
     if new_name is None or new_name == name:
-        restore.restore(lxcpath, name, source)
+        restore.restore(lxcpath, name, path, snapshot)
         return
-    copy.copy(copy.Request(snapshot, path, new_name, lxcpath, snapshot=source.kind != "dir", backing=source.kind))
+    kind = copy.load_source(path, snapshot).kind
+    copy.copy(copy.Request(snapshot, path, new_name, lxcpath, snapshot=kind != "dir", backing=kind))
 
 
 def delete(lxcpath: str, name: str, snapshot: str) -> None:

@@ -32,6 +32,11 @@ Names = Callable[[], str]
 tiny = containers.tiny
 
 
+def again(box: Box, made: Container) -> Box:
+    """The container that was made of a box, as another box."""
+    return type(box)(made.name, made.lxcpath)
+
+
 def test_a_copy_runs_under_its_own_name(box: Define, names: Names) -> None:
     one = box("lxc.net.1.type = veth\nlxc.net.1.hwaddr = 00:16:3e:01:02:03\n")
     Path(one.rootfs, "etc/hostname").write_text(f"{one.name}\n")
@@ -236,6 +241,99 @@ def test_the_owners_of_a_container_with_an_id_map(box: Define, names: Names, sna
         two.kill(20)
 
 
+@requires("userns")
+def test_what_a_container_with_an_id_map_has_hidden(box: Define, names: Names) -> None:
+    """Its overlay notes that in attributes of another name; who looks at it from outside must read those."""
+    one = box("lxc.idmap = u 0 100000 65536\nlxc.idmap = g 0 100000 65536\n")
+    os.makedirs(f"{one.rootfs}/old/sub")
+    Path(one.rootfs, "old/sub/file").touch()
+    Path(one.rootfs, "gone").touch()
+    for place, folders, files in os.walk(one.directory):
+        for entry in [place, *(os.path.join(place, name) for name in folders + files)]:
+            os.chown(entry, 100000, 100000, follow_symlinks=False)
+    clone = again(one, one.copy(names(), snapshot=True))
+    clone.start()
+    try:
+        clone.sh("busybox rm -r /old /gone; busybox mkdir /old; busybox touch /old/new")
+    finally:
+        clone.kill(20)
+    full, second = clone.copy(names(), backing="dir"), again(one, clone.copy(names(), snapshot=True))
+    assert sorted(os.listdir(rootfs_of(full) / "old")) == ["new"]
+    assert not (rootfs_of(full) / "gone").exists()
+    assert os.stat(rootfs_of(full) / "old/new").st_uid == 100000
+    assert os.listxattr(rootfs_of(full) / "old") == []
+    second.start()
+    try:
+        assert second.sh("ls /old /gone || true").split("\n")[-2:] == ["new", ""]
+    finally:
+        second.kill(20)
+
+
+OWN = """\
+lxc.include = {directory}/inc.conf
+lxc.include = inc.d
+lxc.mount.entry = {directory}/data data none bind,create=dir 0 0
+lxc.mount.entry = {directory}/data {directory}/rootfs/data2 none bind,create=dir 0 0
+lxc.mount.fstab = {directory}/fstab
+lxc.console.logfile = {directory}/console.log
+lxc.hook.pre-start = {directory}/hooks/pre.sh
+"""
+
+
+def with_own_files(one: Box) -> None:
+    """A config that names files in the container's directory, one of which includes another."""
+    directory = Path(one.directory)
+    (directory / "inc.d").mkdir()
+    (directory / "inc.conf").write_text(f"lxc.include = {directory}/inc.d/inner\nlxc.uts.name = other\n")
+    (directory / "inc.d/inner").write_text("lxc.environment = INNER=yes\n")
+    (directory / "inc.d/net.conf").write_text(
+        "lxc.net.1.type = veth\nlxc.net.1.hwaddr = 00:16:3e:01:02:03\nlxc.net.1.flags = up\n"
+    )
+    (directory / "data").mkdir()
+    (directory / "data/file").write_text("data")
+    (directory / "hooks").mkdir()
+    (directory / "hooks/pre.sh").write_text('#!/bin/sh\ntouch "$(dirname "$0")/ran"\n')
+    os.chmod(directory / "hooks/pre.sh", 0o755)
+    (directory / "fstab").write_text(f"{directory}/data {directory}/rootfs/data3 none bind,create=dir 0 0\n")
+    with open(one.config_file, "a") as config:
+        config.write(OWN.format(directory=directory))
+
+
+@pytest.mark.parametrize("way", ["copy", "snapshot", "rename", "restore"])
+def test_the_files_of_its_own_that_a_config_names(box: Define, names: Names, way: str) -> None:
+    one = box()
+    with_own_files(one)
+    if way == "rename":
+        new = again(one, one.rename(names()))
+    elif way == "restore":
+        one.snapshot()
+        one.restore("snap0")
+        new = one
+    else:
+        new = again(one, one.copy(names(), snapshot=way == "snapshot"))
+    directory = Path(new.directory)
+    for file in ("config", "inc.conf", "inc.d/net.conf", "fstab"):
+        text = (directory / file).read_text()
+        if file == "config" and way in ("copy", "snapshot"):
+            # what is mounted from there is shared, as with LXC
+            text = text.replace(f"{one.directory}/data", "").replace(f"overlay:{one.directory}", "")
+        elif file == "fstab" and way in ("copy", "snapshot"):
+            assert text.startswith(f"{one.directory}/data {directory}/rootfs/")
+            continue
+        assert way == "restore" or f"{one.directory}/" not in text, (file, text)
+    mac = re.search(r"hwaddr = (.*)\n", (directory / "inc.d/net.conf").read_text())
+    assert mac and (mac[1] == "00:16:3e:01:02:03") == (way == "rename")
+    new.start()
+    try:
+        assert (directory / "hooks/ran").exists()
+        assert "INNER=yes" in new.environment()
+        assert new.sh("cat /data/file /data2/file /data3/file") == "datadatadata"
+        assert (directory / "console.log").exists()
+    finally:
+        new.kill(20)
+    assert way in ("rename", "restore") or not Path(one.directory, "console.log").exists()
+
+
 # -- rename ----------------------------------------------------------------------------------------------------------
 
 
@@ -333,8 +431,10 @@ def test_a_rename_that_is_killed_has_one_name_or_the_other(tiny: Tiny, names: Na
     lxcpath = first.lxcpath
     outcomes = set()
     for step in killing.steps(prepare, lambda: Container(old, lxcpath).rename(new) and None):
-        found = [Container(name, lxcpath) for name in (old, new) if os.path.isdir(f"{lxcpath}/{name}")]
+        found = [Container(name, lxcpath) for name in (old, new) if Container(name, lxcpath).defined]
         assert len(found) == 1
+        if found[0].name == old and os.path.isdir(f"{lxcpath}/{new}"):
+            assert os.listdir(f"{lxcpath}/{new}") == []  # which is as good as none
         one = found[0]
         outcomes.add(one.name)
         one.check_startable(None)  # the next command, whichever

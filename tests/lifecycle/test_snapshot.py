@@ -105,9 +105,9 @@ def test_a_container_is_what_it_was(box: Define, names: Names) -> None:
     Path(one.rootfs, "bad").touch()
     shutil.rmtree(f"{one.rootfs}/bin")
     Path(one.directory, "hook.sh").unlink()
-    Path(one.directory, "log").touch()
+    Path(one.directory, "notes").write_text("not of the snapshot")
     one.restore("snap0")
-    assert sorted(os.listdir(one.directory)) == ["config", "hook.sh", "rootfs", "snaps"]
+    assert sorted(os.listdir(one.directory)) == ["config", "hook.sh", "notes", "rootfs", "snaps"]
     assert not Path(one.rootfs, "bad").exists()
     assert re.search(r"hwaddr = 10:66:6a:", config_of(one))
     assert f"lxc.hook.pre-start = {one.directory}/hook.sh\n" in config_of(one)
@@ -295,7 +295,7 @@ def test_a_restore_that_is_killed_is_the_old_or_the_new(tiny: Tiny, names: Names
         (data / "state").write_text("new")
         one.snapshot()
         (data / "state").write_text("old")
-        Path(one.directory, "old-log").touch()
+        Path(one.directory, "notes").touch()
         with open(one.config_file, "a") as config:
             config.write("# old\n")
 
@@ -312,7 +312,7 @@ def test_a_restore_that_is_killed_is_the_old_or_the_new(tiny: Tiny, names: Names
         old = "# old\n" in config_of(one)
         seen.add((half, state))
         assert (state, old) in (("new", False), ("old", True)), step
-        assert os.path.exists(f"{one.directory}/old-log") == old, step
+        assert os.path.exists(f"{one.directory}/notes"), step
         assert [snapshot.name for snapshot in one.snapshots()] == ["snap0"]
         if kind == "overlay":
             assert clones.originals(one.directory) == [(base.lxcpath, base.name)]
@@ -320,7 +320,7 @@ def test_a_restore_that_is_killed_is_the_old_or_the_new(tiny: Tiny, names: Names
         one.restore("snap0")
         assert (data / "state").read_text() == "new"
         entries = {entry for entry in os.listdir(one.directory) if not entry.startswith(".config.")}
-        assert entries <= {"config", "rootfs", "overlay", "snaps", "lxc_rdepends"}
+        assert entries <= {"config", "rootfs", "overlay", "snaps", "lxc_rdepends", "notes"}
     assert seen == {(False, "old"), (True, "new"), (False, "new")}
     base.destroy(snapshots=True)
     left = [Container(entry, base.lxcpath) for entry in os.listdir(base.lxcpath)]
@@ -342,7 +342,7 @@ def test_a_restore_at_work_is_left_alone(tiny: Tiny) -> None:
                 refused()
         Path(one.directory, "go").touch()
     assert process.returncode == 0
-    assert sorted(os.listdir(one.directory)) == ["config", "rootfs", "snaps"]
+    assert sorted(os.listdir(one.directory)) == ["begun", "config", "go", "rootfs", "snaps"]
 
 
 def test_a_mark_that_cannot_be_understood(tiny: Tiny) -> None:

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from lxcpy.errors import LxcpyError, StorageError, UsageError
-from lxcpy.runtime import clones, copynames, ephemeral, rename, snapnames
+from lxcpy.runtime import clones, copynames, ephemeral, snapnames
 from lxcpy.runtime.copy import Choice, choose, with_lines
-from lxcpy.runtime.copyconfig import Change, File, rewrite
+from lxcpy.runtime.copyconfig import (
+    Change,
+    File,
+    moved,
+    moved_paths,
+    rewrite,
+    rewrite_fstab,
+    rewrite_included,
+)
 
 ORIGINAL = """\
 # made by hand
@@ -92,11 +100,108 @@ def test_a_hook_that_only_seems_to_be_the_originals_own() -> None:
 
 def test_done_twice_is_done_once() -> None:
     """A rename that was cut short is done again."""
-    change = Change("/lp/a", "/lp/b", "dir:/lp/b/rootfs", "b", fstab="/lp/a/sub/fstab")
-    once, _ = rewrite(ORIGINAL, change)
-    twice, files = rewrite(once, change._replace(fstab="/lp/b/sub/fstab"))
-    assert twice == once
-    assert File("lxc.mount.fstab", "/lp/b/sub/fstab", "/lp/b/sub/fstab") in files
+    text = moved(ORIGINAL, "/lp/a", "/lp/b")
+    assert moved(text, "/lp/a", "/lp/b") == text
+    change = Change("/lp/b", "/lp/b", "dir:/lp/b/rootfs", "b", fstab="/lp/b/fstab")
+    once, files = rewrite(text, change)
+    assert rewrite(once, change) == (once, files)
+    assert all(file.source == file.target for file in files)
+
+
+def test_a_config_whose_directory_has_another_name() -> None:
+    assert moved(
+        "lxc.rootfs.path = overlay:/lp/a/rootfs:/lp/a/overlay/delta\n"
+        "lxc.include = /lp/a/more.conf\n"
+        'lxc.hook.stop = "/lp/a/x.sh /lp/a/data"\n'
+        "lxc.mount.entry = /lp/a/data mnt none bind 0 0\n"
+        "lxc.mount.entry = /lp/abc /lp/a/rootfs/x overlay lowerdir=/srv/lp/a/y:/lp/a/y,upperdir=/lp/a/up\n"
+        "lxc.mount.auto = shmounts:/lp/a/shared:/x\n"
+        "lxc.seccomp.profile=/lp/a/filter\n"
+        "lxc.console.logfile = /lp/a/log\n"
+        "lxc.init.cmd = /lp/a/init\n"
+        "# /lp/a/x\n",
+        "/lp/a",
+        "/lp/b",
+    ) == (
+        "lxc.rootfs.path = overlay:/lp/b/rootfs:/lp/b/overlay/delta\n"
+        "lxc.include = /lp/b/more.conf\n"
+        'lxc.hook.stop = "/lp/b/x.sh /lp/b/data"\n'
+        "lxc.mount.entry = /lp/b/data mnt none bind 0 0\n"
+        "lxc.mount.entry = /lp/abc /lp/b/rootfs/x overlay lowerdir=/srv/lp/a/y:/lp/b/y,upperdir=/lp/b/up\n"
+        "lxc.mount.auto = shmounts:/lp/b/shared:/x\n"
+        "lxc.seccomp.profile=/lp/b/filter\n"
+        "lxc.console.logfile = /lp/b/log\n"
+        "lxc.init.cmd = /lp/a/init\n"
+        "# /lp/a/x\n"
+    )
+    assert moved_paths(r"/l\040p/a/x", "/l p/a", "/l p/b") == r"/l\040p/b/x"
+
+
+def test_files_that_a_config_names() -> None:
+    content, files = copied(
+        "lxc.include = /lp/a/inc.conf\n"
+        "lxc.include = inc.d\n"
+        "lxc.include = ../common.conf\n"
+        "lxc.net.0.script.up = /lp/a/up.sh\n"
+        "lxc.seccomp.profile = /lp/a/my filter\n"
+        "lxc.console.logfile = /lp/a/console.log\n"
+        "lxc.log.file = /var/log/lxc/a.log\n"
+        "lxc.hook.pre-start = /lp/a/rootfs/hook.sh\n"
+    )
+    assert content == (
+        "lxc.include = /lp/b/inc.conf\n"
+        "lxc.include = inc.d\n"
+        "lxc.include = ../common.conf\n"
+        "lxc.net.0.script.up = /lp/b/up.sh\n"
+        "lxc.seccomp.profile = /lp/b/my filter\n"
+        "lxc.console.logfile = /lp/b/console.log\n"
+        "lxc.log.file = /var/log/lxc/a.log\n"
+        "lxc.hook.pre-start = /lp/b/rootfs/hook.sh\n"
+        "lxc.rootfs.path = dir:/lp/b/rootfs\n"
+        "lxc.uts.name = b\n"
+    )
+    assert files == [
+        File("lxc.include", "/lp/a/inc.conf", "/lp/b/inc.conf"),
+        File("lxc.include", "/lp/a/inc.d", "/lp/b/inc.d"),
+        File("lxc.net.[i].script.up", "/lp/a/up.sh", "/lp/b/up.sh"),
+        File("lxc.seccomp.profile", "/lp/a/my filter", "/lp/b/my filter"),
+    ]
+    kept, files = copied(
+        "lxc.hook.pre-start = /lp/a/rootfs/hook.sh\n", rootfs="overlay:/lp/a/rootfs:/lp/b/overlay/delta"
+    )
+    assert (kept.splitlines()[0], files) == ("lxc.hook.pre-start = /lp/a/rootfs/hook.sh", [])
+
+
+def test_mounts_on_a_path_of_the_original() -> None:
+    """LXC of old wrote a target with the path of the root filesystem in front."""
+    lines = (
+        "proc /lp/a/rootfs/proc proc nodev 0 0\n"
+        "/srv\t/lp/a/rootfs none bind 0 0\n"
+        "/srv /lp/a/rootfs2/x none bind 0 0\n"
+        "/lp/a/rootfs/x /mnt/a/srv none bind 0 0\n"
+        "/srv srv none bind 0 0\n"
+    )
+    made = (
+        "proc /lp/b/rootfs/proc proc nodev 0 0\n"
+        "/srv\t/lp/b/rootfs none bind 0 0\n"
+        "/srv /lp/a/rootfs2/x none bind 0 0\n"
+        "/lp/a/rootfs/x /lp/b/rootfs/srv none bind 0 0\n"
+        "/srv srv none bind 0 0\n"
+    )
+    change = Change("/lp/a", "/lp/b", "dir:/lp/b/rootfs", old_rootfs="/mnt/a")
+    assert rewrite_fstab("# x\n" + lines, change) == "# x\n" + made
+    config = "".join(f"lxc.mount.entry = {line}\n" for line in lines.splitlines())
+    wanted = "".join(f"lxc.mount.entry = {line}\n" for line in made.splitlines())
+    assert rewrite(config, change)[0] == wanted + "lxc.rootfs.path = dir:/lp/b/rootfs\n"
+
+
+def test_an_included_file_of_the_originals_own() -> None:
+    change = Change("/lp/a", "/lp/b", "dir:/lp/b/rootfs", "b", new_macs=True)
+    content, files = rewrite_included(
+        "lxc.uts.name = x\nlxc.net.0.hwaddr = 00:16:3e:11:22:33\nlxc.include = sub/z.conf\n", change, "/lp/a/inc.d"
+    )
+    assert content.startswith("lxc.uts.name = x\nlxc.net.0.hwaddr = 10:66:6a:")
+    assert files == [File("lxc.include", "/lp/a/inc.d/sub/z.conf", "/lp/b/inc.d/sub/z.conf")]
 
 
 @pytest.mark.parametrize(
@@ -166,16 +271,6 @@ def test_mounts_that_are_refused(text: str) -> None:
 def test_lines_at_the_end() -> None:
     assert with_lines("a", [("lxc.ephemeral", "1")]) == "a\nlxc.ephemeral = 1\n"
     assert with_lines("", [("lxc.mount.entry", " x ")]) == 'lxc.mount.entry = " x "\n'
-
-
-def test_paths_that_move_with_a_container() -> None:
-    assert rename.moved("dir:/lp/a/rootfs", "/lp/a", "/lp/b") == "dir:/lp/b/rootfs"
-    assert rename.moved("/lp/a/rootfs", "/lp/a", "/lp/b") == "/lp/b/rootfs"
-    assert rename.moved("dir:/lp/abc/rootfs", "/lp/a", "/lp/b") == "dir:/lp/abc/rootfs"
-    assert rename.moved("dir:/srv/lp/a/rootfs", "/lp/a", "/lp/b") == "dir:/srv/lp/a/rootfs"
-    assert rename.moved("overlay:/lp/a/rootfs:/lp/a/new/overlay/delta", "/lp/a/new", "/lp/a") == (
-        "overlay:/lp/a/rootfs:/lp/a/overlay/delta"
-    )
 
 
 def test_clones_are_noted_and_forgotten(tmp_path: Path) -> None:
