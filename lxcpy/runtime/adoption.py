@@ -53,6 +53,6 @@ def restore_terminals(live: Live) -> None:
         live.ttys = Ttys(masters)
 
     live.loop.watch(ours.fileno(), answered)
-    live.supervisor.in_child(work, lambda _code: None, keep=[fd])
+    live.supervisor.in_child(work, keep=[fd])
     theirs.close()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
 
 from lxcpy import log
 from lxcpy.config.model import Config
@@ -38,7 +37,6 @@ class Console:
             self._open_output(config.console.path)
         self.proxy: Fd | None = None  # our side of the attached client's terminal
         self.pending = b""
-        self.detached: Callable[[], None] | None = None
         os.set_blocking(master.number, False)
         loop.watch(master.number, self._from_container)
 
@@ -48,14 +46,14 @@ class Console:
         except OSError as error:
             LOG.error(f'lxc.console.path: cannot open "{path}": {error.strerror}')
 
-    def attach(self, detached: Callable[[], None]) -> Fd | None:
+    def attach(self) -> Fd | None:
         """A terminal onto the console for one client: its master, the caller's; None when one is attached already."""
         if self.proxy is not None:
             return None
         master, slave, _index = pty.open_pty("/dev/ptmx")
         pty.make_raw(slave.number)
         os.set_blocking(slave.number, False)
-        self.proxy, self.detached = slave, detached
+        self.proxy = slave
         self.loop.watch(slave.number, self._from_client)
         return master
 
@@ -65,9 +63,6 @@ class Console:
             self.loop.forget(self.proxy.number)
             self.proxy.close()
             self.proxy, self.pending = None, b""
-            detached, self.detached = self.detached, None
-            if detached:
-                detached()
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the container the size of the client's window."""

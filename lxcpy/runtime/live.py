@@ -10,29 +10,30 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lxcpy import log
 from lxcpy.cgroups import control as cgroup_control
 from lxcpy.config.load import load_text
 from lxcpy.config.model import Config
-from lxcpy.errors import LxcpyError, StateError, from_dict
+from lxcpy.errors import LxcpyError, StateError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, state
-from lxcpy.runtime.channel import Closed
+from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, starting, state
+from lxcpy.runtime.children import Ending
 from lxcpy.runtime.consoles import Console, Ttys
 from lxcpy.runtime.lxcserver import Server
-from lxcpy.runtime.monitor import answer_calls
+from lxcpy.runtime.starting import Asked, Starting
 from lxcpy.runtime.target import LiveTarget
 from lxcpy.runtime.teardown import needs_process, teardown, teardown_apart
 
 if TYPE_CHECKING:
+    from lxcpy.runtime.requests import Connection, Waiter
     from lxcpy.runtime.supervisor import Supervisor
 
 LOG = log.Log("supervisor")
-Reply = Callable[[dict[str, Any]], None]
 
 
 class Live:
@@ -53,12 +54,10 @@ class Live:
         self.ttys = Ttys([])
         self.namespaces: dict[str, int] = {}
         self.server: Server | None = None
-        self.waiters: list[tuple[frozenset[str], Reply, object]] = []
-        self.starters: list[Reply] = []
-        self.next_start: launcher.Options | None = None
-        self.stdio: list[int] = []
+        self.waiters: list[Waiter] = []
+        self.starting: Starting | None = None
+        self.asked: deque[Asked] = deque()  # starts whose turn comes when this one, or a stop, is over
         self.status: int | None = None
-        self.failure: dict[str, Any] | None = None
 
     @property
     def config(self) -> Config:
@@ -94,9 +93,9 @@ class Live:
                 self.server.state_changed(new)
         waiting, self.waiters = self.waiters, []
         for waiter in waiting:
-            if new in waiter[0]:
-                waiter[1]({"state": new})
-            else:
+            if new in waiter.states:
+                waiter.reached(self, new)
+            elif not waiter.connection.closed:
                 self.waiters.append(waiter)
         self.supervisor.publish(self, new)
 
@@ -110,76 +109,35 @@ class Live:
 
     # -- start -----------------------------------------------------------------------------------------------------
 
-    def start(self, options: launcher.Options, stdio: list[int], reply: Reply) -> None:
-        """Start it, or join a start under way; reply once it runs or has failed."""
-        if self.state in ("RUNNING", "FROZEN", "FREEZING", "THAWED"):
-            reply({"already": True, "pid": self.pid})
-            return
-        self.starters.append(reply)
-        if self.state == "STARTING":
-            return
-        if self.state != "STOPPED":
-            self.next_start, self.stdio = options, stdio
-            return
-        self._begin(options, stdio)
+    def start(self, asked: Asked) -> None:
+        """Start it once whatever is under way with it is over; the reply comes when it runs or has failed."""
+        self.asked.append(asked)
+        self._next()
 
-    def _begin(self, options: launcher.Options, stdio: list[int]) -> None:
-        self.stdio = stdio
-        self.failure = None
-        self.record = {"name": self.name, "lxcpath": self.lxcpath, "options": options._asdict()}
+    def _next(self) -> None:
+        """One start after the other: those that find it running are told so."""
+        while self.asked and self.state not in ("STARTING", "ABORTING", "STOPPING"):
+            asked = self.asked.popleft()
+            if self.state == "STOPPED":
+                self._begin(asked)
+            else:
+                asked.answer({"already": True, "pid": self.pid})
+
+    def _begin(self, asked: Asked) -> None:
+        self.record = {"name": self.name, "lxcpath": self.lxcpath, "options": asked.options._asdict()}
         if self.server is None:
             try:
                 self.open_server()
             except LxcpyError as error:
-                self._answer_start(error)
-                self.supervisor.drop(self)
+                asked.answer({"error": error.to_dict()})
+                self._drop_if_done()
                 return
+        self.starting = Starting(self, asked)
         self.set_state("STARTING")
-        self.supervisor.queue_launch(self, options)
+        self.supervisor.queue_launch(self.starting)
 
-    def launch(self, options: launcher.Options) -> None:
-        """Set a launcher to work; called by the supervisor when there is room for one more."""
-        self.worker = self.supervisor.pool.hire(options, self.stdio)
-        for fd in self.stdio:
-            os.close(fd)
-        self.stdio = []
-        self.waiting_in_hook = False
-        self.loop.watch(self.worker.channel.fileno(), lambda _events: self._launcher_speaks())
-
-    def _launcher_speaks(self) -> None:
-        try:
-            message, fds = self.worker.channel.receive()
-        except Closed:
-            self._launched(reuse=False)
-            self._launcher_died()
-            return
-        if "listener" in message:
-            words = message["listener"]
-            answer_calls(self.supervisor, Fd(fds[0]), words, lambda: state.load(self.lxcpath, self.name))
-            return
-        if "waiting" in message:
-            # a hook may take its time: the next start need not wait for it
-            if not self.waiting_in_hook:
-                self.waiting_in_hook = True
-                self.supervisor.launch_done()
-            return
-        self._launched(reuse=bool(message.get("again")))
-        if "failed" in message:
-            self.failure = message["failed"]
-            self._start_failed(from_dict(message["failed"]))
-        else:
-            self._started(message, fds)
-
-    def _launched(self, *, reuse: bool) -> None:
-        self.loop.forget(self.worker.channel.fileno())
-        if reuse:
-            self.supervisor.pool.release(self.worker)
-        else:
-            self.worker.channel.close()
-        if not self.waiting_in_hook:
-            self.supervisor.launch_done()
-
-    def _started(self, message: dict[str, Any], fds: list[int]) -> None:
+    def started(self, message: Mapping[str, Any], fds: list[int]) -> None:
+        """Its launcher says that init runs; fds: what the launcher made, in Launch._report's order."""
         record = state.load(self.lxcpath, self.name)
         assert record is not None
         self.take(record, Fd(fds.pop(0)))
@@ -191,7 +149,24 @@ class Live:
         self.namespaces = {name: fds.pop(0) for name in message["namespaces"]}
         self.set_state("RUNNING")
         # after the console: who starts in the foreground gets it with the answer
-        self._answer_start(None, message["warnings"])
+        self._start_over({"pid": self.pid, "warnings": message["warnings"]})
+        self._next()
+
+    def start_failed(self, error: LxcpyError) -> None:
+        """Its launcher could not make it run, and has undone everything."""
+        self.set_state("ABORTING")
+        self.set_state("STOPPING")
+        self._start_over({"error": error.to_dict()})
+        self.stopped()
+
+    def undone(self) -> None:
+        """What a killed launcher left is cleared away."""
+        self.start_failed(starting.killed())
+
+    def _start_over(self, answer: Mapping[str, Any]) -> None:
+        over, self.starting = self.starting, None
+        if over is not None:
+            over.asked.answer(answer)
 
     def take(self, record: state.Record, pidfd: Fd) -> None:
         """A running init is ours to watch: after a start, and when a new supervisor adopts."""
@@ -200,7 +175,7 @@ class Live:
         self.pid = record["init"][0]
         self.pidfd = pidfd
         # a copy for the loop: ours must stay valid for signals until the teardown
-        self.loop.watch_process(Fd(os.dup(pidfd.number)), self.pid, self._ended)
+        self.supervisor.children.watch(self.pid, Fd(os.dup(pidfd.number)), Ending("init", self))
 
     def adopt(self, record: state.Record, pidfd: Fd) -> None:
         """A container that an earlier supervisor started, found running."""
@@ -214,33 +189,15 @@ class Live:
         self.current_state()
         adoption.restore_terminals(self)
 
-    def _launcher_died(self) -> None:
-        """No word before its end: killed. Its record tells what there is to undo."""
+    def bury(self, record: state.Record) -> None:
+        """What an earlier supervisor left of it, dead or half made, is cleared away by a child."""
         try:
-            os.killpg(self.worker.pid, signal.SIGKILL)  # a hook that it waited for
-        except ProcessLookupError:
-            pass
-        record = state.load(self.lxcpath, self.name)
-        if record is not None:
-            if record.get("init"):
-                joins.kill_process(record["init"])
-            self.supervisor.in_child(
-                lambda: teardown_apart(record, failed=True),
-                lambda _status: self._start_failed(_killed()),
-            )
-        else:
-            self._start_failed(_killed())
-
-    def _start_failed(self, error: LxcpyError) -> None:
-        self.set_state("ABORTING")
-        self.set_state("STOPPING")
-        self._stopped()
-        self._answer_start(error)
-
-    def _answer_start(self, error: LxcpyError | None, warnings: Sequence[str] = ()) -> None:
-        starters, self.starters = self.starters, []
-        for reply in starters:
-            reply({"error": error.to_dict()} if error else {"pid": self.pid, "warnings": list(warnings)})
+            self.open_server()
+        except LxcpyError as error:
+            LOG.warn(error.what)  # a real LXC's monitor runs one of that name by now
+        self.record = record
+        self.state = "STOPPING"
+        self.supervisor.in_child(lambda: starting.bury(record), Ending("teardown", self))
 
     # -- stop ------------------------------------------------------------------------------------------------------
 
@@ -258,7 +215,7 @@ class Live:
             cgroup_control.thaw(self.record["cgroups"])
         process.pidfd_send_signal(self.pidfd.number, number)
 
-    def _ended(self, status: int | None) -> None:
+    def ended(self, status: int | None) -> None:
         """Init has ended: by reboot(2) the kernel says SIGHUP for a reboot and SIGINT for a halt."""
         self.status = status
         reboot = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGHUP
@@ -281,35 +238,38 @@ class Live:
             namespaces = self.namespaces
             self.supervisor.in_child(
                 lambda: teardown_apart(self.record, target=target, namespaces=namespaces),
-                lambda code: self._torn_down(reboot and code == 0),
+                Ending("teardown", self, reboot),
                 keep=list(namespaces.values()),
             )
         else:
             teardown(self.record, quick=True)
-            self._torn_down(False)
+            self.torn_down(False)
 
-    def _torn_down(self, reboot: bool) -> None:
+    def torn_down(self, reboot: bool) -> None:
+        """What it left on the host is removed; `reboot`: it starts again."""
         for fd in self.namespaces.values():
             os.close(fd)
         self.namespaces = {}
         options = self.record["options"]
         if reboot:
             self.state = "STOPPED"
-            self._begin(launcher.Options(**options), [])
+            self._begin(Asked(launcher.Options(**options), [], None))
             return
-        self._stopped()
+        self.stopped()
 
-    def _stopped(self) -> None:
+    def stopped(self) -> None:
+        """Nothing of it is left: STOPPED, and the turn of the next start."""
         self.pid = 0
-        if self.server is not None and self.next_start is None:
+        if self.server is not None and not self.asked:
             self.set_state_last()
         else:
             self.set_state("STOPPED")
-        if self.next_start is not None:
-            options, self.next_start = self.next_start, None
-            self._begin(options, self.stdio)
-            return
-        self.supervisor.drop(self)
+        self._next()
+        self._drop_if_done()
+
+    def _drop_if_done(self) -> None:
+        if self.state == "STOPPED" and not self.asked and not self.waiters:
+            self.supervisor.drop(self)
 
     def set_state_last(self) -> None:
         """STOPPED: the clients hear it, then the name is free for anyone."""
@@ -323,20 +283,19 @@ class Live:
 
     # -- questions -------------------------------------------------------------------------------------------------
 
-    def wait(self, states: frozenset[str], reply: Reply, owner: object, *, change: bool = False) -> None:
-        """Reply when one of `states` is reached; at once when it is already, unless a `change` is waited for."""
+    def wait(self, waiter: Waiter, *, change: bool = False) -> None:
+        """Tell it when one of its states is reached; at once when it is already, unless a `change` is waited for."""
         current = self.current_state()
-        if current in states and not change:
-            reply({"state": current})
+        if current in waiter.states and not change:
+            waiter.reached(self, current)
         else:
-            self.waiters.append((states, reply, owner))
+            self.waiters.append(waiter)
 
-    def forget(self, owner: object) -> None:
+    def forget(self, client: Connection) -> None:
         """A client has gone: it waits no more and holds no tty."""
-        self.waiters = [waiter for waiter in self.waiters if waiter[2] is not owner]
-        self.ttys.release(owner)
-        if self.state == "STOPPED" and not self.waiters:
-            self.supervisor.drop(self)
+        self.waiters = [waiter for waiter in self.waiters if waiter.connection is not client]
+        self.ttys.release(client)
+        self._drop_if_done()
 
     def describe(self, detail: Mapping[str, Any]) -> dict[str, Any]:
         """What the light commands show of a running container."""
@@ -353,7 +312,3 @@ class Live:
         if detail.get("network"):
             found["network"] = self.record.get("network")
         return found
-
-
-def _killed() -> LxcpyError:
-    return StateError("the launcher was killed before the container ran", hint="start it again; nothing is left of it")

@@ -102,4 +102,4 @@ def answer_calls(
         notify.Proxy(listener, words["proxy"], **pids, cookie=words["cookie"]).serve()
 
     with listener:
-        supervisor.in_child(work, lambda _code: None, keep=[listener.number])
+        supervisor.in_child(work, keep=[listener.number])

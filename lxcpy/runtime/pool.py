@@ -73,10 +73,11 @@ class Pool:
             launching.serve(theirs, warm=warm)
         theirs.close()
         worker = Worker(pid, ours)
-        self.supervisor.loop.watch_process(Fd(pidfd), pid, lambda _status: self._ended(worker))
+        self.supervisor.children.watch(pid, Fd(pidfd))
         return worker
 
-    def _ended(self, worker: Worker) -> None:
-        if worker in self.free:
+    def ended(self, pid: int) -> None:
+        """A child has ended; it may have been one of those that are free."""
+        for worker in [worker for worker in self.free if worker.pid == pid]:
             self.free.remove(worker)
             worker.channel.close()

@@ -23,12 +23,14 @@ import os
 import select
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxcpy import log
 from lxcpy.cgroups import control as cgroup_control
 from lxcpy.errors import LxcpyError, StateError
 from lxcpy.runtime.launcher import Options
+from lxcpy.runtime.starting import Asked
 
 if TYPE_CHECKING:
     from lxcpy.runtime.live import Live
@@ -37,6 +39,53 @@ if TYPE_CHECKING:
 LOG = log.Log("requests")
 LINE_LIMIT = 1 << 22  # bytes of one request: an environment may be 2 MiB
 OUTPUT_LIMIT = 1 << 26  # bytes a client may leave unread before it is cut off
+
+
+class StartReply:
+    """The answer to a start."""
+
+    def __init__(self, connection: Connection, number: Any, live: Live, *, foreground: bool, piped: bool) -> None:
+        self.connection = connection
+        self.number = number
+        self.live = live
+        self.foreground = foreground  # the container ends with its client
+        self.piped = piped  # the client's descriptors are init's standard ones
+
+    def __call__(self, answer: Mapping[str, Any]) -> None:
+        master = None
+        if self.foreground and "pid" in answer and not answer.get("already"):
+            if self.connection.closed:
+                self.live.signal("stop")
+                return
+            self.connection.foreground.append(self.live)
+            # attached before the first byte of it is read
+            if self.live.console is not None and not self.piped:
+                master = self.live.console.attach()
+        self.connection.send({"id": self.number, **answer}, [master.number] if master else [])
+        if master:
+            master.close()
+
+
+class Waiter(NamedTuple):
+    """A client that waits for one of some states."""
+
+    states: frozenset[str]
+    connection: Connection
+    number: Any
+
+    def reached(self, live: Live, state: str) -> None:
+        """Tell it."""
+        self.connection.send({"id": self.number, "status": live.status, "state": state})
+
+
+class Subscription(NamedTuple):
+    """A client that wants to know of every change of a state."""
+
+    connection: Connection
+    number: Any
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        self.connection.send({"id": self.number, **event})
 
 
 class Connection:
@@ -140,6 +189,7 @@ class Connection:
         for fd in self.fds:
             os.close(fd)
         self.supervisor.connections.discard(self)
+        self.supervisor.subscribers = [other for other in self.supervisor.subscribers if other.connection is not self]
         self.supervisor.touch()
         for live in self.held:
             live.forget(self)
@@ -192,19 +242,9 @@ class Connection:
         stdio, self.fds = self.fds[:count], self.fds[count:]
         live = self.supervisor.obtain(options.lxcpath, options.name)
 
-        def reply(answer: dict[str, Any]) -> None:
-            fds = []
-            if request.get("foreground") and "pid" in answer and not answer.get("already"):
-                self.foreground.append(live)
-                # attached before the first byte of it is read
-                if live.console is not None and not count:
-                    master = live.console.attach(lambda: None)
-                    fds = [master] if master else []
-            self.send({"id": number, **answer}, [fd.number for fd in fds])
-            for fd in fds:
-                fd.close()
-
-        live.start(options, stdio, reply)
+        foreground = bool(request.get("foreground"))
+        reply = StartReply(self, number, live, foreground=foreground, piped=count > 0)
+        live.start(Asked(options, stdio, reply))
 
     def _do_signal(self, number: Any, request: dict[str, Any]) -> None:
         live = self._running(request)
@@ -222,9 +262,7 @@ class Connection:
             # it may be started later: wait beside it
             live = self.supervisor.obtain(request["lxcpath"], request["name"])
         self.held.append(live)
-        live.wait(
-            states, lambda answer: self.send({"id": number, "status": live.status, **answer}), self, change=change
-        )
+        live.wait(Waiter(states, self, number), change=change)
 
     def _do_freeze(self, number: Any, request: dict[str, Any]) -> None:
         live = self._running(request)
@@ -244,7 +282,7 @@ class Connection:
         if tty == 0:
             if live.console is None:
                 raise StateError(f"{live.name} has no console", hint="lxc.console.path = none switches it off")
-            master = live.console.attach(lambda: None)
+            master = live.console.attach()
             if master is None:
                 raise StateError(f"the console of {live.name} is in use", hint="one client at a time")
             with master:
@@ -263,13 +301,7 @@ class Connection:
         self.send({"id": number, "ok": True})
 
     def _do_subscribe(self, number: Any, _request: dict[str, Any]) -> None:
-        def tell(event: dict[str, Any]) -> None:
-            if self.closed:
-                self.supervisor.subscribers.remove(tell)
-            else:
-                self.send({"id": number, **event})
-
-        self.supervisor.subscribers.append(tell)
+        self.supervisor.subscribers.append(Subscription(self, number))
         self.send({"id": number, "ok": True})
 
     def _do_status(self, number: Any, _request: dict[str, Any]) -> None:
@@ -288,7 +320,7 @@ class Connection:
     def _do_quit(self, number: Any, _request: dict[str, Any]) -> None:
         """Leave; containers go on and the next command brings a new supervisor."""
         self.send({"id": number, "ok": True})
-        self.loop.running = False
+        self.supervisor.leave()
 
 
 def _no_tty(live: Live, tty: int) -> StateError:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lxcpy import log, paths, storage
 from lxcpy.config import load as config_load
@@ -24,13 +24,14 @@ from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import joins, state
-from lxcpy.runtime.launcher import Options
+from lxcpy.runtime import children, joins, state
+from lxcpy.runtime.children import NOTHING, Children, Ending
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
 from lxcpy.runtime.pool import Pool
-from lxcpy.runtime.requests import Connection
-from lxcpy.runtime.teardown import teardown
+from lxcpy.runtime.requests import Connection, Subscription
+from lxcpy.runtime.starting import Starting
+from lxcpy.runtime.teardown import needs_process, teardown
 from lxcpy.security import seccomp
 
 LOG = log.Log("supervisor")
@@ -45,10 +46,11 @@ class Supervisor:
         self.loop = Loop()
         self.containers: dict[tuple[str, str], Live] = {}
         self.connections: set[Connection] = set()
-        self.subscribers: list[Callable[[dict[str, Any]], None]] = []
+        self.subscribers: list[Subscription] = []
+        self.children = Children(self)
         self.launching = 0
         self.pool = Pool(self)
-        self.queue: deque[tuple[Live, Options]] = deque()
+        self.queue: deque[Starting] = deque()  # starts that wait for a processor
         self.idle_since = time.monotonic()
         self.idle = float(os.environ.get("LXCPY_IDLE") or IDLE)
 
@@ -88,7 +90,10 @@ class Supervisor:
         if left > 0:
             self.loop.after(left, self._leave_if_idle)
             return
-        # out of the way first: a client that connects from now on starts the next supervisor
+        self.leave()
+
+    def leave(self) -> None:
+        """End the loop; containers live on. Out of the way first: who connects from now on starts the next one."""
         try:
             os.unlink(socket_path())
         except FileNotFoundError:
@@ -119,7 +124,7 @@ class Supervisor:
         pid, pidfd = namespace.clone(0)
         if pid == 0:
             gc.disable()  # a collected socket would close a number that is in use again
-            signal.set_wakeup_fd(-1)
+            children.at_rest()
         return pid, pidfd
 
     def shed(self, keep: Iterable[int]) -> None:
@@ -131,8 +136,8 @@ class Supervisor:
                 process.close_range(first, fd - 1)
             first = max(first, fd + 1)
 
-    def in_child(self, work: Callable[[], object], done: Callable[[int], None], keep: Iterable[int] = ()) -> None:
-        """Run work() in a child of its own; done(0 if it returned something true or None, else 1)."""
+    def in_child(self, work: Callable[[], object], ending: Ending = NOTHING, keep: Iterable[int] = ()) -> None:
+        """Run work() in a child of its own, then do what `ending` says; status 1 if work() returned False or raised."""
         pid, pidfd = self.fork()
         if pid == 0:
             code = 1
@@ -141,7 +146,7 @@ class Supervisor:
                 code = 1 if work() is False else 0
             finally:
                 os._exit(code)
-        self.loop.watch_process(Fd(pidfd), pid, lambda status: done(1 if status else 0))
+        self.children.watch(pid, Fd(pidfd), ending)
 
     # -- containers ------------------------------------------------------------------------------------------------
 
@@ -159,9 +164,9 @@ class Supervisor:
             del self.containers[(live.lxcpath, live.name)]
         self.touch()
 
-    def queue_launch(self, live: Live, options: Options) -> None:
+    def queue_launch(self, starting: Starting) -> None:
         """Launch now, or when a launcher is done."""
-        self.queue.append((live, options))
+        self.queue.append(starting)
         self._launch_next()
 
     def launch_done(self) -> None:
@@ -171,14 +176,13 @@ class Supervisor:
 
     def _launch_next(self) -> None:
         while self.queue and self.launching < PARALLEL:
-            live, options = self.queue.popleft()
             self.launching += 1
-            live.launch(options)
+            self.queue.popleft().launch()
 
     def publish(self, live: Live, new: str, status: int | None = None) -> None:
         """Tell the subscribers."""
-        for tell in list(self.subscribers):
-            tell({"name": live.name, "lxcpath": live.lxcpath, "state": new, "status": status})
+        for subscription in list(self.subscribers):
+            subscription.tell({"name": live.name, "lxcpath": live.lxcpath, "state": new, "status": status})
 
     # -- adoption --------------------------------------------------------------------------------------------------
 
@@ -204,11 +208,12 @@ class Supervisor:
         return True
 
     def _bury(self, record: state.Record) -> None:
-        """It died, or was half made, when nobody looked."""
-        joins.kill_process(record.get("launcher"))
-        joins.kill_process(record.get("init"))
-        failed = record["state"] == "STARTING"
-        teardown(record, failed=failed)
+        """It died, or was half made, when nobody looked. Its hooks may take their time: others need not wait for it."""
+        if not needs_process(record) and not any(state.process_lives(record.get(who)) for who in ("launcher", "init")):
+            teardown(record, quick=True)
+        else:
+            live = self.obtain(record["lxcpath"], record["name"])
+            live.bury(record)
         LOG.info(f"cleaned up after {record['name']}")
 
 

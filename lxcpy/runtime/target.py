@@ -102,7 +102,7 @@ class LiveTarget:
         if tty == 0:
             if live.console is None:
                 return None
-            master = live.console.attach(lambda: None)
+            master = live.console.attach()
             if master is None:
                 return None
             self.lent_console = master  # the server sends a copy; ours goes when the client does

@@ -131,7 +131,7 @@ def test_capabilities_and_limits(box: Define) -> None:
         assert any(line.split()[3:5] == ["123", "456"] for line in file if line.startswith("Max open files"))
     with open(f"/proc/{one.init_pid}/oom_score_adj") as file:
         assert file.read().strip() == "77"
-    assert one.inside("proc/sys/net/ipv4/ip_forward").strip() == "1"
+    assert one.sh("cat /proc/sys/net/ipv4/ip_forward").strip() == "1"
 
 
 def test_limits_of_both_dialects(box: Define) -> None:
