@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from lxcpy import paths
-from lxcpy.bootstrap import busybox, deb_system, imagedownload, local, machine, oci, users
+from lxcpy.bootstrap import alpine, busybox, deb_system, imagedownload, local, machine, oci, users
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.job import Job
 from lxcpy.bootstrap.progress import Progress
@@ -159,6 +159,7 @@ ENGINES: dict[str, Callable[[Job], str]] = {
     "local": local.fill,
     "download": imagedownload.fill,
     "oci": oci.fill,
+    "alpine": alpine.fill,
 }
 
 

@@ -75,7 +75,10 @@ class Images:
             raise BootstrapError("a cached file of the image is damaged, it is removed", hint="run the command again")
         return file
 
-    def fetch(self, mirrors: Mirrors, path: str, expected: Expected | None, advance: Callable[[int], None]) -> Expected:
+    def fetch(
+        self, mirrors: Mirrors, path: str, expected: Expected | None, advance: Callable[[int], None], *,
+        limit: int = _LARGEST,
+    ) -> Expected:  # fmt: skip
         """See that a file is there; its real size and hash. expected: of size -1 where that is not known.
 
         Raises download.Missing, BootstrapError.
@@ -91,7 +94,7 @@ class Images:
             file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                found = _receive(file, mirrors, path, expected, advance)
+                found = _receive(file, mirrors, path, expected, advance, limit)
                 os.fchmod(file, 0o644)
                 place = self.store.place(found.sha256)
                 os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
@@ -120,7 +123,7 @@ def _digest(file: int) -> str:
 
 
 def _receive(
-    file: int, mirrors: Mirrors, path: str, expected: Expected | None, advance: Callable[[int], None]
+    file: int, mirrors: Mirrors, path: str, expected: Expected | None, advance: Callable[[int], None], limit: int
 ) -> Expected:
     """Fetch into an open file from its beginning. Raises Missing, BootstrapError, OSError."""
 
@@ -139,5 +142,5 @@ def _receive(
             raise download.Broken(f"{path}: wrong hash: SHA256 is {found}, it should be {expected.sha256}")
 
     os.ftruncate(file, 0)
-    mirrors.transfer([path], _LARGEST, sink, lambda: 0, check)
+    mirrors.transfer([path], limit, sink, lambda: 0, check)
     return Expected(os.fstat(file).st_size, _digest(file))

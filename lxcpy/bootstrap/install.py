@@ -91,6 +91,12 @@ def _skeleton(root: int, settings: Install) -> None:
         for name in MERGED:
             os.mkdir(f"usr/{name}", 0o755, dir_fd=root)
             os.symlink(f"usr/{name}", name, dir_fd=root)
+    make_devices(root)
+    dpkgdb.make_empty(root)
+
+
+def make_devices(root: int) -> None:
+    """/dev with the devices that every program may expect. Raises OSError."""
     os.mkdir("dev", 0o755, dir_fd=root)
     for name in ("pts", "shm"):
         os.mkdir(f"dev/{name}", 0o755, dir_fd=root)
@@ -99,7 +105,6 @@ def _skeleton(root: int, settings: Install) -> None:
         os.chmod(f"dev/{name}", 0o666, dir_fd=root)
     for name, to in _DEVICE_LINKS.items():
         os.symlink(to, f"dev/{name}", dir_fd=root)
-    dpkgdb.make_empty(root)
 
 
 def _finish(root: int, unpacking: Unpacking) -> None:

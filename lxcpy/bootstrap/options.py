@@ -42,4 +42,17 @@ OCI = (
     Setting("dhcp", "", None, "run a DHCP client of the host for the container, by LXC's hook"),
     Setting("no-cache", "", None, "neither read nor write a cache"),
 )
+ALPINE = (
+    Setting("release", "r", "RELEASE", "the release, such as 3.20 or edge (default: the newest stable one)"),
+    Setting("arch", "a", "ARCH", "the architecture (default: the host's)"),
+    Setting("mirror", "m", "URL", "the mirror, or several (default: the template's)"),
+    Setting("repository", "", "URL", "further repositories, by the URL above their architectures"),
+    Setting("packages", "", "A,B", "further packages; words that are no option are packages too"),
+    Setting("keys", "", "FOLDER", "the keys of which one must have signed (default: APK_KEYS_DIR, else Alpine's)"),
+    Setting("allow-untrusted", "", None, "take indices that are not signed"),
+    Setting("flush-cache", "F", None, "make the cached root filesystem anew"),
+    Setting("no-cache", "", None, "neither read nor write a cached root filesystem"),
+    Setting("debug", "d", None, "trace the template's scripts, and keep the log"),
+)
+REST = {"alpine": "packages"}  # the option that takes the words which are none
 REFUSED = {"download": (Setting("keyserver", "", "URL", ""),)}  # known to be told why not

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lxcpy import paths
-from lxcpy.bootstrap.options import BUSYBOX, DOWNLOAD, LOCAL, OCI, REFUSED, Setting
+from lxcpy.bootstrap.options import ALPINE, BUSYBOX, DOWNLOAD, LOCAL, OCI, REFUSED, REST, Setting
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, make_dirs_in_root, unlink_in_root, write_in_root
 
@@ -95,7 +95,7 @@ CONTRACT = (
     Setting("mapped-uid", "", "ID", ""),
     Setting("mapped-gid", "", "ID", ""),
 )
-ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL, "download": DOWNLOAD, "oci": OCI}
+ENGINES = {"deb": DEB, "busybox": BUSYBOX, "local": LOCAL, "download": DOWNLOAD, "oci": OCI, "alpine": ALPINE}
 
 
 def folder() -> str:
@@ -148,10 +148,13 @@ def parse(template: Template, words: Sequence[str]) -> dict[str, str]:
         found, rest = getopt.gnu_getopt(list(words), letters, longs)
     except getopt.GetoptError as error:
         raise UsageError(f"template {template.name}: {error}", hint=hint) from error
-    if rest:
-        raise UsageError(f'template {template.name}: "{rest[0]}" is no option', hint=hint)
     by_letter = {f"-{one.short}": one.long for one in table if one.short}
-    return {by_letter.get(option, option.lstrip("-")): value or "1" for option, value in found}
+    parsed = {by_letter.get(option, option.lstrip("-")): value or "1" for option, value in found}
+    if rest and (takes := REST.get(template.settings["engine"])):
+        parsed[takes] = " ".join([parsed.get(takes, ""), *rest]).strip()
+    elif rest:
+        raise UsageError(f'template {template.name}: "{rest[0]}" is no option', hint=hint)
+    return parsed
 
 
 def help_text(template: Template) -> str:

@@ -84,7 +84,7 @@ def unpack(file: int, target: str, rules: Rules, *, name: str, advance: Callable
 def members(file: int, *, limit: int) -> dict[str, bytes]:
     """The regular files of a small archive, by name; `limit`: bytes of it at most, in all. Raises BootstrapError."""
     found: dict[str, bytes] = {}
-    archive = tar.Tar(_plain(file, kind(file), lambda _: None))
+    archive = tar.Tar(plain(file, kind(file), lambda _: None))
     for entry in archive:
         if entry.kind == tar.FILE and entry.segments is None:
             limit -= entry.size
@@ -94,9 +94,10 @@ def members(file: int, *, limit: int) -> dict[str, bytes]:
     return found
 
 
-def _plain(file: int, packed: str, advance: Callable[[int], None]) -> Iterator[bytes]:
+def plain(file: int, packed: str, advance: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+    """The plain bytes of an open file from a place on. Raises BootstrapError, OSError."""
     inflater = compression.Inflater(packed)
-    place = 0
+    place = begin
     while data := os.pread(file, _READ, place):
         place += len(data)
         advance(len(data))
@@ -114,8 +115,8 @@ def _unpack(channel: socket.socket, file: int, packed: str, target: str, rules: 
     def advance(amount: int) -> None:
         Child.say(channel, {"read": amount})
 
-    found = _Unpacker(rules)
-    chunks: Iterable[bytes] = _plain(file, packed, advance)
+    found = Unpacker(rules)
+    chunks: Iterable[bytes] = plain(file, packed, advance)
     if rules.digest:
         chunks = _hashed(chunks, rules.digest)
     found.run(tar.Tar(chunks))
@@ -132,8 +133,8 @@ def _hashed(chunks: Iterable[bytes], digest: str) -> Iterator[bytes]:
         raise BootstrapError(f"wrong content: its {algorithm} is {state.hexdigest()}, it should be {wanted}")
 
 
-class _Unpacker:
-    """The loop over one archive's entries."""
+class Unpacker:
+    """The loop over one archive's entries, in the process's root."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -174,7 +175,7 @@ class _Unpacker:
         maker = self.makers.get(entry.kind)
         if maker is None:
             raise BootstrapError(f'the archive holds a member of unknown kind {entry.kind!r}, "{os.fsdecode(name)}"')
-        maker(self, archive, entry)
+        getattr(self, maker)(archive, entry)
 
     # -- what there may be -------------------------------------------------------------------------------------------
 
@@ -224,8 +225,8 @@ class _Unpacker:
         os.utime(entry.name, (entry.mtime, entry.mtime))
 
     makers = {
-        tar.FILE: file, tar.SYMLINK: symlink, tar.LINK: link, tar.FIFO: node, tar.CHARACTER: node,
-        tar.BLOCK_DEVICE: node,
+        tar.FILE: "file", tar.SYMLINK: "symlink", tar.LINK: "link", tar.FIFO: "node", tar.CHARACTER: "node",
+        tar.BLOCK_DEVICE: "node",
     }  # fmt: skip
 
     # -- layers ------------------------------------------------------------------------------------------------------

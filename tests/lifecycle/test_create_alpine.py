@@ -1,0 +1,275 @@
+"""lxcpy-create -t alpine: from a signed repository to a container that boots; what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alpinerepo import Key, Repository, stream, tiny
+from debmirror import Server
+from images import MAPPED, Run, boots
+from probes import requires
+
+pytestmark = requires("root", "busybox", "openssl")
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
+    return Key(tmp_path_factory.mktemp("key") / "keys")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, key: Key) -> Repository:
+    program = shutil.which("busybox")
+    assert program
+    found = Repository(tmp_path / "mirror", key)
+    tiny(found, Path(program))
+    return found
+
+
+@pytest.fixture
+def server(repository: Repository) -> Iterator[Server]:
+    found = Server(repository.root)
+    yield found
+    found.stop()
+
+
+class Creation:
+    def __init__(self, run: Run, lxcpath: str, names: Callable[[], str], server: Server, key: Key, base: Path) -> None:
+        self.run, self.lxcpath, self.names, self.server, self.key, self.base = run, lxcpath, names, server, key, base
+        self.env = {**os.environ, "LXCPY_CACHE_DIR": str(base / "cache")}
+        self.config = base / "begin.conf"
+        self.config.write_text("lxc.net.0.type = empty\n")
+        self.name = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return "-P", self.lxcpath, "-n", self.name
+
+    def __call__(self, *words: str, keys: Path | None = None) -> subprocess.CompletedProcess[str]:
+        self.name = self.names()
+        self.server.requests.clear()
+        argv = ["-m", self.server.url, "-a", "x86_64", "--keys", str(keys or self.key.public.parent), *words]
+        return self.run("create", *self.words, "-t", "alpine", "-f", str(self.config), "--", *argv, env=self.env)
+
+    def good(self, *words: str, keys: Path | None = None) -> Path:
+        done = self(*words, keys=keys)
+        assert done.returncode == 0, done.stderr
+        return Path(self.lxcpath, self.name, "rootfs")
+
+    def bad(self, *words: str, keys: Path | None = None) -> str:
+        done = self(*words, keys=keys)
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        assert not Path(self.lxcpath, self.name).exists()
+        assert not list((self.base / "cache/rootfs").glob("*.partial"))
+        return done.stderr.replace(self.server.url, "URL")
+
+
+@pytest.fixture
+def create(run: Run, lxcpath: str, names: Callable[[], str], server: Server, key: Key, tmp_path: Path) -> Creation:
+    return Creation(run, lxcpath, names, server, key, tmp_path)
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["", "idmapped"])
+def test_a_system_boots(create: Creation, repository: Repository, mapped: bool) -> None:
+    repository.publish()
+    repository.publish(release="latest-stable")
+    if mapped:
+        create.config.write_text(create.config.read_text() + MAPPED)
+    root = create.good("extra", "--packages=libthing")
+    shift = 700000 if mapped else 0
+    assert (root / "usr/share/extra").read_text() == "extra"  # 1.10 is newer than 1.9
+    assert (root / "etc/init.d/thing").exists()  # by its install_if
+    assert (root / "etc/shadow").read_text().startswith("root:*:")
+    assert (root / "etc/shadow").stat().st_mode & 0o777 == 0o640
+    assert (root / "etc/hostname").read_text() == f"{create.name}\n"
+    status = (root / "usr/bin/thing").stat()
+    assert (status.st_mode & 0o7777, status.st_uid) == (0o4755, shift)
+    status = (root / "var/www").stat()  # by name, not by the archive's number
+    assert (status.st_uid - shift, status.st_gid - shift, status.st_mode & 0o7777) == (33, 34, 0o2770)
+    assert (
+        root / "etc/apk/repositories"
+    ).read_text() == f"{create.server.url}/v3.99/main\n{create.server.url}/v3.99/community\n"
+    assert (root / "etc/apk/world").read_text() == "alpine-base\nextra\nlibthing\n"
+    assert (root / "etc/apk/arch").read_text() == "x86_64\n"
+    assert (root / "etc/apk/keys" / create.key.name).read_bytes() == create.key.public.read_bytes()
+    assert (root / "triggered").read_text() == "/bin /etc/init.d /etc/thing.d /usr/bin\n"
+    assert "tty5" not in (root / "etc/inittab").read_text()
+    installed = (root / "lib/apk/db/installed").read_text()
+    assert installed.count("\nP:") == 8
+    assert "F:var/www\nM:33:34:2770\n" in installed
+    assert "R:same\na:0:0:777\nZ:Q1" in installed
+    with tarfile.open(root / "lib/apk/db/scripts.tar") as archive:
+        kinds = sorted(name.rpartition(".")[2] for name in archive.getnames())
+    assert kinds == ["post-install", "pre-install", "trigger"]
+    assert not os.listdir(root / "lib/apk/exec")
+    config = Path(create.lxcpath, create.name, "config")
+    text = config.read_text()
+    assert f"lxc.arch = x86_64\nlxc.uts.name = {create.name}\n" in text
+    assert ("alpine.userns.conf" in text, "sys_ptrace" in text) == (mapped, not mapped)
+    with open(config, "a") as file:
+        file.write("lxc.signal.halt = SIGUSR1\n")
+    boots(create.run, create.words)
+
+
+def test_the_second_comes_from_the_cache(create: Creation, repository: Repository) -> None:
+    repository.publish()
+    create.good("-r", "3.99")
+    assert sum(path.endswith(".apk") for path in create.server.requests) == 7
+    create.good("-r", "3.99")
+    assert create.server.requests == ["/v3.99/main/x86_64/APKINDEX.tar.gz", "/v3.99/community/x86_64/APKINDEX.tar.gz"]
+    assert len(list((create.base / "cache/rootfs").glob("alpine-v3.99-x86_64-*.packed"))) == 1
+    create.good("-r", "3.99", "-F")
+    create.good("-r", "3.99", "--no-cache", "extra")
+    assert [path for path in create.server.requests if path.endswith(".apk")] == [
+        "/v3.99/community/x86_64/extra-1.10-r0.apk"
+    ]
+    assert len(list((create.base / "cache/rootfs").glob("*.packed"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["RSA256", "RSA512"])
+def test_signatures_of_stronger_hashes(create: Creation, repository: Repository, kind: str) -> None:
+    repository.publish(kind=kind)
+    create.good("-r", "3.99")
+
+
+def test_what_is_not_signed_or_changed_is_refused(create: Creation, repository: Repository, tmp_path: Path) -> None:
+    repository.publish()
+    index = repository.folder() / "APKINDEX.tar.gz"
+    whole = index.read_bytes()
+    words = ("-r", "3.99", "--no-cache")
+    other = Key(tmp_path / "other", "other@example.org-2.rsa.pub")
+    said = create.bad(*words, keys=other.public.parent)
+    assert (
+        f"APKINDEX.tar.gz: it is signed with {create.key.name}, which is no key that is known\n  hint: put the file"
+        in said
+    )
+    impostor = Key(tmp_path / "impostor", create.key.name)
+    assert f"bad signature: the content does not match the signature of {create.key.name}" in create.bad(
+        *words, keys=impostor.public.parent
+    )
+    signature = whole[: whole.index(b"\x1f\x8b", 10)]
+    plain = whole[len(signature) :]
+    assert "is not signed" in (index.write_bytes(plain), create.bad(*words))[1]
+    index.write_bytes(plain)
+    create.good(*words, "--allow-untrusted")
+    for changed, said in (
+        (signature + plain[:-9] + bytes([plain[-9] ^ 1]) + plain[-8:], "bad signature"),
+        (signature + plain + b"x", "bad signature"),
+        (signature, "bad signature"),
+        (whole[:100], "truncated gz data"),
+        (b"x" * 100, "damaged gz data"),
+        (create.key.sign(b"other") + plain, "bad signature"),
+    ):
+        index.write_bytes(changed)
+        assert said in create.bad(*words)
+    # A package is what the signed index says, to the last byte.
+    index.write_bytes(whole)
+    package = repository.folder() / "thing-1-r0.apk"
+    data = package.read_bytes()
+    for changed, said in (
+        (data[:-20] + bytes([data[-20] ^ 1]) + data[-19:], "wrong datahash"),
+        (data[:-1], "wrong datahash"),
+        (data + b"x", "larger than it should be"),
+        (repository.add("thing2", {}).read_bytes()[: len(data)], "not the package that the signed index names"),
+        (b"", "truncated"),
+    ):
+        package.write_bytes(changed)
+        shutil.rmtree(create.base / "cache")
+        assert said in create.bad(*words), said
+    package.unlink()
+    shutil.rmtree(create.base / "cache")
+    assert "thing-1-r0.apk: the mirror answers 404" in create.bad(*words)
+    package.write_bytes(data)
+    create.good(*words)
+
+
+def test_a_package_whose_signed_part_lies_is_refused(create: Creation, repository: Repository) -> None:
+    repository.add("liar", {"x": b"x"}, datahash="0" * 64)
+    repository.publish()
+    assert "liar-1-r0.apk: its files are not what its signed part says (wrong datahash)" in create.bad(
+        "-r", "3.99", "liar"
+    )
+
+
+def test_hostile_packages_stay_inside(create: Creation, repository: Repository, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    inside = str(outside).lstrip("/")
+    repository.add("a", {f"{inside}/keep": b"", "escape": str(outside), "up": "../" * 20 + inside})
+    repository.add("b", {"escape/one": b"1", "up/two": b"2"}, depends="a")
+    evil = tarfile.TarInfo("../evil")
+    repository.add("c", {"../evil": evil})
+    script = b"#!/bin/sh\nmknod /dev/disk b 8 0; ls /proc/1/root >/seen; ls /sys/class/net >>/seen; exit 0\n"
+    repository.add("d", {}, scripts={"post-install": script})
+    repository.publish()
+    root = create.good("-r", "3.99", "b", "d")
+    assert os.listdir(outside) == []
+    assert sorted(os.listdir(root / inside)) == ["keep", "one", "two"]
+    assert not (root / "dev/disk").exists()
+    assert (root / "seen").read_text() == "system\nlo\n"
+    assert "c-1-r0.apk: the archive holds the path" in create.bad("-r", "3.99", "c")
+
+
+@pytest.mark.parametrize("kind", ["pre-install", "post-install", "trigger"])
+def test_a_failing_script_is_shown(create: Creation, repository: Repository, kind: str) -> None:
+    repository.add(
+        "bad",
+        {"usr/bin/x": b""},
+        depends="busybox",
+        triggers="/usr/bin",
+        scripts={kind: b"#!/bin/sh\necho why $0 $1\nexit 3\n"},
+    )
+    repository.publish()
+    said = create.bad("-r", "3.99", "bad")
+    word = "/usr/bin" if kind == "trigger" else "1-r0"
+    assert (
+        f"bad: the {kind} script failed (exit status 3)\n"
+        f"  | why /lib/apk/exec/bad-1-r0.{kind} {word}\n  hint: the full log is in" in said
+    )
+
+
+def test_two_packages_with_one_file(create: Creation, repository: Repository) -> None:
+    repository.add("one", {"usr/share/file": b"one"})
+    repository.add("two", {"usr/share/file": b"two"})
+    repository.add("three", {"usr/share/file": b"three"}, replaces="one")
+    repository.add("four", {"usr/share/file": b"four"}, origin="one")
+    repository.publish()
+    assert "two-1-r0.apk: two and one hold the same file" in create.bad("-r", "3.99", "one", "two")
+    root = create.good("-r", "3.99", "three", "one")
+    assert (root / "usr/share/file").read_text() == "three"
+    assert (root / "lib/apk/db/installed").read_text().count("R:file\n") == 1
+    assert (create.good("-r", "3.99", "one", "four") / "usr/share/file").read_text() == "four"
+
+
+def test_what_cannot_be_is_said(create: Creation, repository: Repository, tmp_path: Path) -> None:
+    repository.add("needs", depends="nowhere>=2")
+    repository.add("fights", depends="!thing")
+    repository.publish()
+    words = ("-r", "3.99")
+    assert 'there is no package "nothing"\n  hint: ' in create.bad(*words, "nothing")
+    assert 'there is no package "nowhere>=2", which needs needs' in create.bad(*words, "needs")
+    assert "the packages contradict each other: fights and thing" in create.bad(*words, "fights")
+    assert "URL/v9.9/main/x86_64/APKINDEX.tar.gz: the mirror answers 404" in create.bad("-r", "9.9")
+    assert 'there is no release "../x"' in create.bad("-r", "../x")
+    assert "machine cannot run programs for s390x" in create.bad("-a", "s390x")
+    (tmp_path / "empty").mkdir()
+    assert "there is no key in" in create.bad(*words, keys=tmp_path / "empty")
+    assert 'cannot read the folder of keys "/nowhere": No such file or directory' in create.bad(
+        *words, keys=Path("/nowhere")
+    )
+    weak = Key(tmp_path / "weak", "weak.rsa.pub", bits=1024)
+    assert "is not a public RSA key: too weak (1024 bits)" in create.bad(*words, keys=weak.public.parent)
+
+
+def test_huge_streams_are_refused(create: Creation, repository: Repository) -> None:
+    repository.publish()
+    bomb = stream({"APKINDEX": bytes(80 << 20)})
+    (repository.folder() / "APKINDEX.tar.gz").write_bytes(create.key.sign(bomb) + bomb)
+    assert "a stream larger than it may be" in create.bad("-r", "3.99")
