@@ -30,15 +30,24 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "DEBCONF_NONINTERACTIVE_SEEN": "true",
 }
-# What maintainer scripts need; without mknod, sys_admin and the like a script cannot reach the host's devices.
+# What maintainer scripts need; without mknod, sys_admin and the like a script cannot reach the host's devices, without
+# dac_read_search no file of the host by its handle (open_by_handle_at(2)); dac_override lets them read all the same.
 _KEPT = {
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
     "net_bind_service", "net_raw", "sys_chroot", "audit_write", "setfcap", "sys_nice", "sys_resource", "ipc_lock",
     "linux_immutable", "lease",
 }  # fmt: skip
 _NAMESPACES = (
     namespace.CLONE_NEWNS | namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
 )  # fmt: skip
+# Of /proc: what tells of the machine, or is the machine's to write, for user id 0 without any capability.
+_MASKED = (
+    "/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/acpi", "/proc/asound", "/proc/scsi",
+    "/proc/driver", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/mtrr", "/proc/slabinfo",
+    "/proc/kallsyms", "/proc/vmallocinfo", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup",
+    "/proc/pressure", "/proc/dynamic_debug", "/proc/tty",
+)  # fmt: skip
+_NONSENSE = "the work inside the new system answers nonsense"
 _MESSAGE = 1 << 18  # bytes of a request at most
 
 
@@ -106,7 +115,10 @@ class Chroot:
         """The exit status of a started program, -N if signal N ended it. Raises BootstrapError."""
         while number not in self._ended:
             answer = self._receive()
-            self._ended[answer["id"]] = os.waitstatus_to_exitcode(answer["status"])
+            try:
+                self._ended[answer["id"]] = os.waitstatus_to_exitcode(answer["status"])
+            except (KeyError, ValueError):
+                raise BootstrapError(_NONSENSE) from None
         return self._ended.pop(number)
 
     def run(self, argv: Sequence[str], **options: Any) -> int:
@@ -157,8 +169,14 @@ class Chroot:
         data = self._socket.recv(_MESSAGE)
         if not data:
             raise BootstrapError("the work inside the new system ended unexpectedly")
-        answer: dict[str, Any] = json.loads(data)
-        return answer
+        try:
+            answer: dict[str, Any] = json.loads(data)
+            # the other side runs what a package brought
+            if not isinstance(answer, dict) or (not {"error", "id"} & answer.keys() and answer):
+                raise ValueError
+            return {key: str(value) if key == "error" else int(value) for key, value in answer.items()}
+        except (ValueError, TypeError):
+            raise BootstrapError(_NONSENSE) from None
 
 
 class _Agent:
@@ -341,7 +359,9 @@ def _mount_system() -> None:
         if os.path.exists(path):
             mount.mount(path, path, None, mount.MS_BIND)
             mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND | mount.MS_RDONLY | quiet)
-    for path in ("/proc/kcore", "/proc/kmsg", "/proc/keys"):
-        if os.path.exists(path) and os.path.exists("/dev/null"):
+    for path in _MASKED:
+        if os.path.isdir(path):
+            mount.mount("none", path, "tmpfs", quiet | mount.MS_RDONLY, "size=4k,nr_inodes=2")
+        elif os.path.exists(path) and os.path.exists("/dev/null"):
             mount.mount("/dev/null", path, None, mount.MS_BIND)
     mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)

@@ -11,6 +11,8 @@ from lxcpy.errors import BootstrapError
 
 _FEED = 256 << 10  # compressed bytes given to a decompressor at a time
 
+_LARGEST_CONTROL = 64 << 20  # they are held in memory
+
 
 def members(data: memoryview) -> Iterator[tuple[str, memoryview]]:
     """The members of an ar archive. Raises BootstrapError."""
@@ -51,9 +53,13 @@ class Deb:
 
     def _read_control(self, kind: str, content: memoryview) -> None:
         tar = PackageTar(inflated(kind, content))
+        left = _LARGEST_CONTROL
         for entry in tar:
             if entry.kind == FILE and b"/" not in entry.name:
                 name = os.fsdecode(entry.name)
+                left -= entry.size
+                if left < 0:
+                    raise BootstrapError(f"the package has more than {_LARGEST_CONTROL >> 20} MiB of control files")
                 self.control[name] = tar.read(entry.size), entry.mode, entry.mtime
 
     def data(self) -> PackageTar:

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from lxcpy.bootstrap import deb, tar
 from lxcpy.errors import BootstrapError, meaning
+from lxcpy.kernel.fd import write_all
 
 INFO = "var/lib/dpkg/info"
+_PIECE = 1 << 20  # bytes of a conffile in memory
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -89,7 +91,7 @@ def _write_info(stem: str, package: deb.Deb, listing: list[bytes]) -> None:
     for name, (content, mode, mtime) in files.items():
         file = _create(os.fsencode(f"{INFO}/{stem}.{name}"), mode & 0o777)
         try:
-            os.write(file, content)
+            write_all(file, content)
             os.utime(file, (mtime, mtime))
         finally:
             os.close(file)
@@ -134,10 +136,12 @@ class _Unpacker:
         file = _create(entry.name, entry.mode & 0o777)
         try:
             if entry.name in self.conffiles:
-                content = self.tar.read(entry.size)
-                self.sums[entry.name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
-                while content:
-                    content = content[os.write(file, content) :]
+                digest = hashlib.md5(usedforsecurity=False)
+                for place in range(0, entry.size, _PIECE):
+                    content = self.tar.read(min(_PIECE, entry.size - place))
+                    digest.update(content)
+                    write_all(file, content)
+                self.sums[entry.name] = digest.hexdigest()
             elif entry.size:
                 self.tar.copy(file, entry.size)
             if uid or gid:

@@ -17,6 +17,7 @@ from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.release import Release
 from lxcpy.errors import BootstrapError
 
+_LONGEST_INDEX = 1 << 30  # bytes, where the release file does not tell; sid's main has 70 million
 _FORMAT = 3  # of the plans in the cache
 
 
@@ -169,8 +170,10 @@ def _fetch(
         progress.advance("index", len(data))
         return _inflate(kind, [data])
     received = bytearray()
-    plain: list[bytes] = []
+    plain = bytearray()
     inflater = Inflater(kind)
+    # Nothing is verified yet while it is decompressed: what grows beyond the signed size is no index but a bomb.
+    limit = repository.release.plain_size(names[-1].removeprefix(f"dists/{repository.suite}/")) or _LONGEST_INDEX
 
     def sink(offset: int, chunk: bytes) -> None:
         nonlocal inflater
@@ -180,7 +183,10 @@ def _fetch(
             inflater = Inflater(kind)
         received.extend(chunk)
         try:
-            plain.extend(inflater.feed(chunk))
+            for part in inflater.feed(chunk):
+                plain.extend(part)
+                if len(plain) > limit:
+                    raise Broken(f"{names[-1]}: larger than it should be (more than {limit} bytes decompressed)")
         except BootstrapError as error:
             raise Broken(f"{names[-1]}: {error}") from error
         progress.advance("index", len(chunk))
@@ -192,7 +198,7 @@ def _fetch(
     inflater.end()
     if store is not None:
         store.add(expected.sha256, bytes(received))
-    return b"".join(plain)
+    return bytes(plain)
 
 
 def _inflate(kind: str, chunks: Sequence[bytes]) -> bytes:

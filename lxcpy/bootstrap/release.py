@@ -107,6 +107,11 @@ class Release:
                 return names, kind, expected
         return None
 
+    def plain_size(self, path: str) -> int:
+        """The size of an index when it is decompressed; 0 where the file does not tell."""
+        base = path.partition("Packages")[0] + "Packages"
+        return self.files[base].size if base in self.files else 0
+
     def index_architectures(self, arch: str) -> list[str]:
         """The architectures whose indices hold packages for `arch`."""
         apart = "all" in self.architectures and self.fields.get("No-Support-for-Architecture-all") != "Packages"
@@ -187,7 +192,17 @@ def check(release: Release, suite: str, trust: Trust, name: str) -> None:
             f'{name} is about "{release.suite or release.codename}" ({release.codename}), not "{suite}"',
             hint="the mirror, or somebody on the way, gives another release than was asked for",
         )
+    if release.suite.startswith(f"{release.codename}-") and suite == release.codename:
+        # Ubuntu's pockets all bear the code name of their release.
+        raise BootstrapError(
+            f'{name} is about the pocket "{release.suite}", not the release "{suite}"',
+            hint="the mirror, or somebody on the way, gives another suite than was asked for",
+        )
     now = time.time()
+    if not release.date:
+        raise BootstrapError(
+            f"{name} has no date", hint="without one an old state of the mirror could be replayed: try another mirror"
+        )
     if release.date > now + _SKEW:
         raise BootstrapError(
             f"{name} is dated in the future ({release.fields['Date']})", hint="set the clock of this machine"

@@ -101,7 +101,7 @@ class Client:
             if response.status in (301, 302, 303, 307, 308):
                 place = response.getheader("Location") or ""
                 response.read()
-                url = self.access.learn(_redirected(url, place))
+                url = self.access.learn(redirected(url, place))
             elif response.status == 304 and asked in self.known:
                 response.read()
                 raise NotModified(asked)
@@ -132,6 +132,7 @@ class Client:
             raise _broken(url, None, error) from error
         finally:
             if not response.isclosed():
+                response.close()  # it holds the socket alone where the server said "Connection: close"
                 self._drop(target)
 
     def _request(
@@ -291,7 +292,7 @@ def _check_answer(response: http.client.HTTPResponse, url: str, limit: int, offs
     return start
 
 
-def _redirected(url: str, place: str) -> str:
+def redirected(url: str, place: str) -> str:
     """Where a redirect leads. Raises BootstrapError if that is not another place on the web."""
     target = urljoin(url, place)
     scheme, before = urlsplit(target).scheme, urlsplit(url).scheme

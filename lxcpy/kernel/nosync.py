@@ -1,7 +1,9 @@
-"""A system call filter that turns fsync and its kin into calls that do nothing and succeed.
+"""A system call filter that turns fsync and its kin into calls that do nothing and succeed, and shuts keyrings off.
 
-For work on a tree that is thrown away if it is not finished: dpkg alone calls fsync thousands of times. A handful of
-BPF instructions, so no library is needed; calls of another architecture's table than the known ones pass untouched.
+For work on a tree that is thrown away if it is not finished: dpkg alone calls fsync thousands of times. Keyrings are no
+part of any namespace, so a program with user id 0 would read the keys of the host's root: their calls are not
+there. A handful of BPF instructions, so no library is needed; calls of another architecture's table than the known ones
+pass untouched.
 """
 
 from __future__ import annotations
@@ -11,20 +13,23 @@ import struct
 
 from lxcpy.kernel import libc
 
-# Numbers of fsync, fdatasync, sync, syncfs, msync, sync_file_range by architecture word (linux/audit.h).
-_I386 = (0x40000003, (118, 148, 36, 344, 144, 314))
-_ARM = (0x40000028, (118, 148, 36, 373, 144, 341))
-_GENERIC = (82, 83, 81, 267, 227, 84)
-_TABLES: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
-    "x86_64": ((0xC000003E, (74, 75, 162, 306, 26, 277)), _I386),
+# By architecture word (linux/audit.h): numbers of fsync, fdatasync, sync, syncfs, msync, sync_file_range; and of
+# add_key, request_key, keyctl.
+_Table = tuple[int, tuple[int, ...], tuple[int, ...]]
+_I386 = (0x40000003, (118, 148, 36, 344, 144, 314), (286, 287, 288))
+_ARM = (0x40000028, (118, 148, 36, 373, 144, 341), (309, 310, 311))
+_GENERIC = ((82, 83, 81, 267, 227, 84), (217, 218, 219))
+_TABLES: dict[str, tuple[_Table, ...]] = {
+    "x86_64": ((0xC000003E, (74, 75, 162, 306, 26, 277), (248, 249, 250)), _I386),
     "i686": (_I386,),
-    "aarch64": ((0xC00000B7, _GENERIC), _ARM),
+    "aarch64": ((0xC00000B7, *_GENERIC), _ARM),
     "armv7l": (_ARM,),
-    "riscv64": ((0xC00000F3, _GENERIC),),
+    "riscv64": ((0xC00000F3, *_GENERIC),),
 }
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 _NUMBER, _ARCH = 0, 4  # offsets in struct seccomp_data
-_ALLOW, _SUCCEED = 0x7FFF0000, 0x00050000  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO with errno 0
+# SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO with errno 0, with ENOSYS
+_ALLOW, _SUCCEED, _MISSING = 0x7FFF0000, 0x00050000, 0x00050026
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 
@@ -43,13 +48,15 @@ _prctl = libc.function(
 def program(machine: str = libc.MACHINE) -> bytes:
     """The filter as BPF instructions; empty for a machine whose numbers are not known."""
     code = b""
-    for arch, numbers in _TABLES.get(machine, ()):
+    for arch, done, missing in _TABLES.get(machine, ()):
         block = struct.pack("=HBBI", _LOAD, 0, 0, _NUMBER)
+        numbers = done + missing
         for place, number in enumerate(numbers):
-            # Equal: to the last instruction of the block; else to the next.
-            block += struct.pack("=HBBI", _JUMP_IF_EQUAL, len(numbers) - place, 0, number)
-        block += struct.pack("=HBBI", _RETURN, 0, 0, _ALLOW)
-        block += struct.pack("=HBBI", _RETURN, 0, 0, _SUCCEED)
+            # Equal: to one of the block's last two instructions; else to the next.
+            end = len(numbers) - place + (number in missing)
+            block += struct.pack("=HBBI", _JUMP_IF_EQUAL, end, 0, number)
+        for answer in (_ALLOW, _SUCCEED, _MISSING):
+            block += struct.pack("=HBBI", _RETURN, 0, 0, answer)
         code += struct.pack("=HBBI", _LOAD, 0, 0, _ARCH)
         code += struct.pack("=HBBI", _JUMP_IF_EQUAL, 0, len(block) // 8, arch) + block
     return code + struct.pack("=HBBI", _RETURN, 0, 0, _ALLOW) if code else b""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debmirror import Archive, Key, Server, date
+from debmirror import Archive, Handler, Key, Server, date
 from probes import requires
 
-from lxcpy.bootstrap import keyring, release, signature
+from lxcpy.bootstrap import keyring, release, signature, transport
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Client, Mirrors
 from lxcpy.errors import BootstrapError
@@ -92,8 +93,6 @@ def test_a_revoked_key_is_refused(archive: Archive, server: Server, tmp_path: Pa
 def test_an_expired_key_is_refused(archive: Archive, server: Server, tmp_path: Path) -> None:
     archive.key = Key(tmp_path / "expired", expire="seconds=1")
     archive.publish()
-    import time
-
     time.sleep(2)
     said = refusal(server, archive.key.ring)
     assert said[0].endswith(" that signed it is expired")
@@ -205,3 +204,104 @@ def test_dates() -> None:
     for text in ("yesterday", "Sat, 11 Jul 2026 10:16:37 CEST", ""):
         with pytest.raises(BootstrapError):
             release.parse_date(text)
+
+
+def test_an_expired_signature_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    path = archive.publish() / "InRelease"
+    text, _ = signature.split(path.read_bytes(), "t")
+    path.write_bytes(key.clearsign(text + b"\n", "--default-sig-expire", "seconds=1"))
+    time.sleep(2)
+    said = refusal(server, key.ring)
+    assert said[0].startswith("URL/dists/tiny/InRelease: bad signature: the signature of key ")
+    assert said[0].endswith(" is expired")
+
+
+def test_a_signature_of_another_file_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    """Release with the signature of an older one, and Release cut short."""
+    folder = archive.publish(inline=False)
+    old = (folder / "Release.gpg").read_bytes()
+    archive.publish(inline=False, fields={"Date": date(-60)})
+    (folder / "Release.gpg").write_bytes(old)
+    said = refusal(server, key.ring)
+    assert said[0].startswith("URL/dists/tiny/Release: bad signature: the content does not match the signature of key ")
+    archive.publish(inline=False)
+    whole = (folder / "Release").read_bytes()
+    (folder / "Release").write_bytes(whole[: len(whole) // 2])
+    assert "the content does not match the signature" in refusal(server, key.ring)[0]
+    (folder / "Release.gpg").write_bytes(b"junk")
+    assert refusal(server, key.ring)[0].startswith("URL/dists/tiny/Release: bad signature: ")
+
+
+def test_a_changed_release_does_not_hide_behind_a_detached_signature(
+    archive: Archive, server: Server, key: Key
+) -> None:
+    """Without its InRelease a mirror still has to show a signature."""
+    archive.publish(inline=False)
+    (archive.root / "dists/tiny/Release.gpg").unlink()
+    assert refusal(server, key.ring)[0] == "URL/dists/tiny/Release is not signed"
+
+
+def test_one_without_a_strong_hash_is_refused(archive: Archive, server: Server, key: Key) -> None:
+    path = archive.publish() / "InRelease"
+    text, _ = signature.split(path.read_bytes(), "t")
+    md5 = text.partition(b"SHA256:")[0] + b"MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 main/binary-amd64/Packages\n"
+    path.write_bytes(key.clearsign(md5))
+    said = refusal(server, key.ring)
+    assert said == [
+        "URL/dists/tiny/InRelease names no file by its SHA256", "  hint: the mirror is too old to be trusted"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"Date": ""}, "URL/dists/tiny/InRelease has no date"),
+        ({"Date": "soon"}, 'the release file holds a date that cannot be read: "soon"'),
+        ({"Valid-Until": "never"}, 'the release file holds a date that cannot be read: "never"'),
+        (
+            {"Suite": "tiny-updates"},
+            'URL/dists/tiny/InRelease is about the pocket "tiny-updates", not the release "tiny"',
+        ),
+    ],
+)
+def test_one_without_sense_is_refused(
+    archive: Archive, server: Server, key: Key, fields: dict[str, str], said: str
+) -> None:
+    archive.publish(fields=fields)
+    assert refusal(server, key.ring)[0] == said
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1/x", "data:,x", "gopher://x/", "file://localhost/etc/shadow"])
+def test_a_redirect_to_another_scheme_is_refused(archive: Archive, server: Server, key: Key, place: str) -> None:
+    archive.publish()
+    server.faults["InRelease"] = lambda handler, data: handler.give(302, b"", {"Location": place})
+    said = refusal(server, key.ring)
+    assert said[0] == f'URL/dists/tiny/InRelease: the mirror redirects to "{place}", which is refused'
+
+
+def test_a_redirect_never_leaves_tls() -> None:
+    with pytest.raises(BootstrapError, match='redirects to "http://b/x", which is refused'):
+        transport.redirected("https://a/x", "http://b/x")
+    assert transport.redirected("http://a/x", "https://b/x") == "https://b/x"
+
+
+def test_a_redirect_without_end_is_given_up(archive: Archive, server: Server, key: Key) -> None:
+    archive.publish()
+    server.faults["InRelease"] = lambda handler, data: handler.give(302, b"", {"Location": handler.path})
+    assert refusal(server, key.ring)[0] == "URL/dists/tiny/InRelease: too many redirects"
+
+
+def test_an_endless_one_is_cut_off(archive: Archive, server: Server, key: Key) -> None:
+    """A server that tells no length and sends without end."""
+    archive.publish()
+
+    def endless(handler: Handler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        for _ in range(64):
+            handler.wfile.write(bytes(1 << 20))
+
+    server.faults["InRelease"] = endless
+    said = refusal(server, key.ring)
+    assert said[0] == "URL/dists/tiny/InRelease: larger than it should be (more than 8388608 bytes)"
