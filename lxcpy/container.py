@@ -294,8 +294,8 @@ class Container:
         if force:
             for lxcpath, name in destroy.family(self.lxcpath, self.name) if snapshots else [(self.lxcpath, self.name)]:
                 one = Container(name, lxcpath)
-                if one.state != "STOPPED":
-                    one.kill(30)
+                if one.state != "STOPPED" and one.kill(30) and name == self.name and not self.defined:
+                    return  # an ephemeral one goes when it stops
         (destroy.destroy_all if snapshots else destroy.destroy)(self.lxcpath, self.name)
 
     # -- copies ----------------------------------------------------------------------------------------------------

@@ -28,7 +28,15 @@ def note(directory: str, **task: Any) -> None:
             json.dump(task, file)
         os.rename(os.path.join(directory, NEW), path)
     except OSError as error:
+        _remove(os.path.join(directory, NEW))
         raise StorageError(f'cannot write "{path}": {meaning(error)}') from error
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def done(directory: str) -> None:
