@@ -114,8 +114,10 @@ def _is_supervisor(item: str) -> bool:
 
 
 def _between_tests(kind: str, item: str) -> bool:
-    """What may stay between two tests: the warm supervisor, its files and the compiled filters."""
-    return kind in ("processes", "files") and (_is_supervisor(item) or f"{RUN_DIR}/filters" in item)
+    """What may stay between two tests: the warm supervisor, its files, the compiled filters and the profiles' place."""
+    if kind not in ("processes", "files"):
+        return False
+    return _is_supervisor(item) or f"{RUN_DIR}/filters" in item or item == f"{RUN_DIR}/apparmor"
 
 
 def _descriptors() -> dict[str, str]:

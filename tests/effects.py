@@ -6,21 +6,22 @@ be seen. tests/style/test_effects.py compares the table with the key table.
 
     python tests/effects.py [KEY...]
 
-runs each row's test without its key (the lines that set it are taken out of the containers' configs) and names the
-tests that pass nevertheless: they prove nothing.
+runs each row's test without its key: the lines that set it are taken out of the containers' configs. A test that passes
+nevertheless proves nothing; tests/lifecycle/test_effects.py does the same.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
-WITHOUT = "LXCPY_WITHOUT_KEY"
+WITHOUT = "LXCPY_WITHOUT_KEYS"
 
 
 class Elsewhere(NamedTuple):
@@ -29,9 +30,18 @@ class Elsewhere(NamedTuple):
     reason: str
     test: str = ""  # sees it on a machine that has what is missing here; skipped without
     needs: str = ""  # that, as a word of tests/probes.py
+    guest: str = ""  # the virtual machine of tests/qemu/test_keys.py that has it, in which the test runs
 
 
-IDENTITY, INIT = (f"tests/lifecycle/test_keys_{family}.py::test_" for family in ("identity", "init"))
+IDENTITY, INIT, ROOTFS, NET, CGROUP, SECURITY, TERMINAL, HOOKS = (
+    f"tests/lifecycle/test_keys_{family}.py::test_"
+    for family in ("identity", "init", "rootfs", "net", "cgroup", "security", "terminal", "hooks")
+)
+REMOVED = "LXC has removed it: it is read, left out with a warning, and has no effect"
+NO_VLANS = "the kernel lacks CONFIG_BRIDGE_VLAN_FILTERING"
+NO_IPVLAN = "the kernel lacks CONFIG_IPVLAN"
+NO_APPARMOR = "the kernel lacks CONFIG_SECURITY_APPARMOR"
+NO_SELINUX = "the kernel was booted without SELinux"
 EFFECTS: dict[str, str | Elsewhere] = {
     "lxc.arch": IDENTITY + "arch",
     "lxc.uts.name": IDENTITY + "uts_name",
@@ -44,6 +54,7 @@ EFFECTS: dict[str, str | Elsewhere] = {
     "lxc.log.file": IDENTITY + "log_file",
     "lxc.log.level": IDENTITY + "log_level",
     "lxc.log.syslog": IDENTITY + "log_syslog",
+    "lxc.kmsg": Elsewhere(REMOVED),
     "lxc.init.cmd": INIT + "init_cmd",
     "lxc.init.uid": INIT + "init_uid",
     "lxc.init.gid": INIT + "init_gid",
@@ -61,11 +72,102 @@ EFFECTS: dict[str, str | Elsewhere] = {
     "lxc.namespace.share.*": INIT + "namespace_share",
     "lxc.time.offset.boot": INIT + "time_offset_boot",
     "lxc.time.offset.monotonic": INIT + "time_offset_monotonic",
+    "lxc.sched.core": Elsewhere("the kernel lacks CONFIG_SCHED_CORE", INIT + "sched_core", "sched-core"),
     "lxc.keyring.session": INIT + "keyring_session",
     "lxc.prlimit.*": INIT + "prlimit",
     "lxc.sysctl.*": INIT + "sysctl",
     "lxc.proc.*": INIT + "proc",
+    "lxc.rootfs.path": ROOTFS + "rootfs_path",
+    "lxc.rootfs.mount": ROOTFS + "rootfs_mount",
+    "lxc.rootfs.options": ROOTFS + "rootfs_options",
+    "lxc.rootfs.managed": ROOTFS + "rootfs_managed",
+    "lxc.rootfs.backend": ROOTFS + "rootfs_backend",
+    "lxc.pivotdir": Elsewhere(REMOVED),
+    "lxc.mount.fstab": ROOTFS + "mount_fstab",
+    "lxc.mount.entry": ROOTFS + "mount_entry",
+    "lxc.mount.auto": ROOTFS + "mount_auto",
+    "lxc.autodev": ROOTFS + "autodev",
+    "lxc.autodev.tmpfs.size": ROOTFS + "autodev_tmpfs_size",
+    "lxc.net": NET + "net",
+    "lxc.net.[i]": NET + "net_i",
+    "lxc.net.[i].type": NET + "net_type",
+    "lxc.net.[i].flags": NET + "net_flags",
+    "lxc.net.[i].link": NET + "net_link",
+    "lxc.net.[i].l2proxy": NET + "net_l2proxy",
+    "lxc.net.[i].name": NET + "net_name",
+    "lxc.net.[i].hwaddr": NET + "net_hwaddr",
+    "lxc.net.[i].mtu": NET + "net_mtu",
+    "lxc.net.[i].ipv4.address": NET + "net_ipv4_address",
+    "lxc.net.[i].ipv4.gateway": NET + "net_ipv4_gateway",
+    "lxc.net.[i].ipv6.address": NET + "net_ipv6_address",
+    "lxc.net.[i].ipv6.gateway": NET + "net_ipv6_gateway",
+    "lxc.net.[i].script.up": NET + "net_script_up",
+    "lxc.net.[i].script.down": NET + "net_script_down",
+    "lxc.net.[i].veth.mode": NET + "net_veth_mode",
+    "lxc.net.[i].veth.pair": NET + "net_veth_pair",
+    "lxc.net.[i].veth.n_rxqueues": NET + "net_veth_n_rxqueues",
+    "lxc.net.[i].veth.n_txqueues": NET + "net_veth_n_txqueues",
+    "lxc.net.[i].veth.ipv4.route": NET + "net_veth_ipv4_route",
+    "lxc.net.[i].veth.ipv6.route": NET + "net_veth_ipv6_route",
+    "lxc.net.[i].veth.vlan.id": Elsewhere(NO_VLANS, NET + "net_veth_vlan_id", "bridge-vlan", "apparmor"),
+    "lxc.net.[i].veth.vlan.tagged.id": Elsewhere(NO_VLANS, NET + "net_veth_vlan_tagged_id", "bridge-vlan", "apparmor"),
+    "lxc.net.[i].vlan.id": Elsewhere("the kernel lacks CONFIG_VLAN_8021Q", NET + "net_vlan_id", "vlan", "apparmor"),
+    "lxc.net.[i].macvlan.mode": NET + "net_macvlan_mode",
+    "lxc.net.[i].ipvlan.mode": Elsewhere(NO_IPVLAN, NET + "net_ipvlan_mode", "ipvlan", "apparmor"),
+    "lxc.net.[i].ipvlan.isolation": Elsewhere(NO_IPVLAN, NET + "net_ipvlan_isolation", "ipvlan", "apparmor"),
+    "lxc.cgroup.*": CGROUP + "cgroup",
+    "lxc.cgroup2.*": CGROUP + "cgroup2",
+    "lxc.cgroup.dir": CGROUP + "cgroup_dir",
+    "lxc.cgroup.dir.container": CGROUP + "cgroup_dir_container",
+    "lxc.cgroup.dir.container.inner": CGROUP + "cgroup_dir_container_inner",
+    "lxc.cgroup.dir.monitor": CGROUP + "cgroup_dir_monitor",
+    "lxc.cgroup.dir.monitor.pivot": CGROUP + "cgroup_dir_monitor_pivot",
+    "lxc.cgroup.relative": CGROUP + "cgroup_relative",
+    "lxc.cap.drop": SECURITY + "cap_drop",
+    "lxc.cap.keep": SECURITY + "cap_keep",
+    "lxc.idmap": SECURITY + "idmap",
+    "lxc.no_new_privs": SECURITY + "no_new_privs",
+    "lxc.seccomp.profile": SECURITY + "seccomp_profile",
+    "lxc.seccomp.allow_nesting": SECURITY + "seccomp_allow_nesting",
+    "lxc.seccomp.notify.cookie": SECURITY + "seccomp_notify_cookie",
+    "lxc.seccomp.notify.proxy": SECURITY + "seccomp_notify_proxy",
+    "lxc.apparmor.profile": Elsewhere(NO_APPARMOR, SECURITY + "apparmor_profile", "apparmor", "apparmor"),
+    "lxc.apparmor.allow_incomplete": Elsewhere(
+        NO_APPARMOR, SECURITY + "apparmor_allow_incomplete", "apparmor", "apparmor"
+    ),
+    "lxc.apparmor.allow_nesting": SECURITY + "apparmor_allow_nesting",
+    "lxc.apparmor.raw": Elsewhere(NO_APPARMOR, SECURITY + "apparmor_raw", "apparmor", "apparmor"),
+    "lxc.selinux.context": Elsewhere(NO_SELINUX, SECURITY + "selinux_context", "selinux", "selinux"),
+    "lxc.selinux.context.keyring": Elsewhere(NO_SELINUX, SECURITY + "selinux_context_keyring", "selinux", "selinux"),
+    "lxc.console.path": TERMINAL + "console_path",
+    "lxc.console.logfile": TERMINAL + "console_logfile",
+    "lxc.console.buffer.size": TERMINAL + "console_buffer_size",
+    "lxc.console.size": TERMINAL + "console_size",
+    "lxc.console.rotate": TERMINAL + "console_rotate",
+    "lxc.tty.max": TERMINAL + "tty_max",
+    "lxc.tty.dir": TERMINAL + "tty_dir",
+    "lxc.pty.max": TERMINAL + "pty_max",
+    "lxc.monitor.unshare": TERMINAL + "monitor_unshare",
+    "lxc.monitor.signal.pdeath": TERMINAL + "monitor_signal_pdeath",
+    "lxc.hook": HOOKS + "hook",
+    "lxc.hook.version": HOOKS + "hook_version",
+    "lxc.hook.pre-start": HOOKS + "hook_pre_start",
+    "lxc.hook.pre-mount": HOOKS + "hook_pre_mount",
+    "lxc.hook.mount": HOOKS + "hook_mount",
+    "lxc.hook.autodev": HOOKS + "hook_autodev",
+    "lxc.hook.start-host": HOOKS + "hook_start_host",
+    "lxc.hook.start": HOOKS + "hook_start",
+    "lxc.hook.stop": HOOKS + "hook_stop",
+    "lxc.hook.post-stop": HOOKS + "hook_post_stop",
+    "lxc.hook.clone": HOOKS + "hook_clone",
+    "lxc.hook.destroy": HOOKS + "hook_destroy",
 }
+
+
+def test_of(key: str) -> str:
+    """The node of a row's test; empty where it has none."""
+    row = EFFECTS[key]
+    return row if isinstance(row, str) else row.test
 
 
 def pattern(key: str) -> re.Pattern[str]:
@@ -73,32 +175,52 @@ def pattern(key: str) -> re.Pattern[str]:
     return re.compile(re.escape(key).replace(r"\[i\]", r"\d+").replace(r"\*", r".+"))
 
 
-def without(text: str) -> str:
-    """A config's text less the lines of the key that the environment asks to leave out."""
-    key = os.environ.get(WITHOUT)
-    if not key:
-        return text
+def without(text: str, key: str) -> str:
+    """A config's text less the lines that set a key."""
     matches = pattern(key).fullmatch
     return "".join(line for line in text.splitlines(True) if not matches(line.partition("=")[0].strip()))
 
 
-def check(keys: list[str]) -> list[str]:
-    """Run each key's test without the key; the keys whose test passes all the same, or does not run at all."""
-    wrong = []
-    for key in keys:
-        row = EFFECTS[key]
-        if isinstance(row, Elsewhere):
-            continue
-        argv = [sys.executable, "-m", "pytest", "-q", "-x", row]
-        done = subprocess.run(argv, cwd=ROOT, env={**os.environ, WITHOUT: key}, capture_output=True, text=True)
-        verdict = {0: "passes without it", 1: "ok"}.get(done.returncode, f"did not run: {done.stdout}{done.stderr}")
-        print(f"{key}: {row}: {verdict}", flush=True)
-        if verdict != "ok":
-            wrong.append(key)
-    return wrong
+def config_for(node: str, text: str) -> str:
+    """The config that the test `node` is to get: less its row's key while the tests are put to the test."""
+    if not os.environ.get(WITHOUT):
+        return text
+    return next((without(text, key) for key in EFFECTS if test_of(key) == node.partition("[")[0]), text)
+
+
+class Verdicts:
+    """A plugin of pytest: how each test ended."""
+
+    def __init__(self) -> None:
+        self.passed: set[str] = set()
+        self.failed: set[str] = set()
+        self.skipped: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        node = report.nodeid.partition("[")[0]
+        if report.failed:
+            self.failed.add(node)
+        elif report.skipped:
+            self.skipped.add(node)
+        elif report.passed and report.when == "call":
+            self.passed.add(node)
+
+
+def main(keys: list[str]) -> int:
+    """Run the tests of these keys without the keys. 0: all of them fail."""
+    tests = {key: test_of(key) for key in keys if test_of(key)}
+    os.environ[WITHOUT] = "1"
+    os.chdir(ROOT)
+    verdicts = Verdicts()
+    pytest.main(["-q", "--tb=no", "-p", "no:cacheprovider", *tests.values()], plugins=[verdicts])
+    wrong = [key for key, test in tests.items() if test in verdicts.passed - verdicts.failed]
+    unknown = [key for key, test in tests.items() if test not in verdicts.passed | verdicts.failed | verdicts.skipped]
+    for key in wrong:
+        print(f"{key}: {tests[key]} passes without it")
+    for key in unknown:
+        print(f"{key}: {tests[key]} did not run")
+    return 1 if wrong or unknown else 0
 
 
 if __name__ == "__main__":
-    wrong = check(sys.argv[1:] or list(EFFECTS))
-    print("\n".join(["", "prove nothing:", *wrong]) if wrong else "\nevery test fails without its key")
-    sys.exit(bool(wrong))
+    sys.exit(main(sys.argv[1:] or list(EFFECTS)))

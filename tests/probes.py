@@ -96,6 +96,14 @@ def _directory(path: str, what: str) -> Callable[[], str | None]:
     return lambda: None if os.path.isdir(path) else what
 
 
+def _sched_core() -> str | None:
+    libc, cookie = ctypes.CDLL(None, use_errno=True), ctypes.c_ulong()
+    if libc.prctl(62, 0, 0, 0, ctypes.byref(cookie)) == 0:  # PR_SCHED_CORE, PR_SCHED_CORE_GET
+        return None
+    why = "no CONFIG_SCHED_CORE" if ctypes.get_errno() == 22 else os.strerror(ctypes.get_errno())
+    return f"no core scheduling: {why}"
+
+
 def _apparmor() -> str | None:
     try:
         with open("/sys/module/apparmor/parameters/enabled") as file:
@@ -127,6 +135,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "cgroup2": lambda: None if _mounted("cgroup2") else "no cgroup v2 is mounted",
     "cgroup2-controllers": lambda: None if _mounted("cgroup2", True) else "cgroup v2 has no controller here",
     "libseccomp": _library("libseccomp.so.2"),
+    "sched-core": _sched_core,
     "apparmor": _apparmor,
     "selinux": _directory("/sys/fs/selinux", "this kernel has no SELinux"),
     "systemd": _directory("/run/systemd/system", "systemd does not run"),

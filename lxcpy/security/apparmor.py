@@ -52,10 +52,17 @@ def machine() -> Machine:
     """This machine."""
     if _text("/sys/module/apparmor/parameters/enabled").strip() != "Y":
         return Machine()
-    listed = _text(f"{_SECURITY}/profiles")
-    loaded = frozenset(line.rpartition(" (")[0] for line in listed.splitlines()) if listed else None
     mounts = os.path.exists(f"{_SECURITY}/features/mount/mask")
-    return Machine(enabled=True, mounts=mounts, loaded=loaded, current=label_of(os.getpid()) or "unconfined")
+    return Machine(enabled=True, mounts=mounts, loaded=_loaded(), current=label_of(os.getpid()) or "unconfined")
+
+
+def _loaded() -> frozenset[str] | None:
+    """The loaded profiles; there may be none at all, which is something else than not being allowed to see them."""
+    try:
+        with open(f"{_SECURITY}/profiles", encoding="utf-8", errors="replace") as file:
+            return frozenset(line.rpartition(" (")[0] for line in file)
+    except OSError:
+        return None
 
 
 def plan(

@@ -107,7 +107,7 @@ Define = Callable[..., Box]
 
 
 @pytest.fixture
-def box(lxcpath: str, names: Callable[[], str]) -> Iterator[Define]:
+def box(request: pytest.FixtureRequest, lxcpath: str, names: Callable[[], str]) -> Iterator[Define]:
     """`box("lxc.tty.max = 2")`: define a container; killed after the test."""
     made: list[Box] = []
 
@@ -117,7 +117,7 @@ def box(lxcpath: str, names: Callable[[], str]) -> Iterator[Define]:
         make_rootfs(one.rootfs)
         with open(one.config_file, "w") as config:
             text = base.format(name=one.name, rootfs=one.rootfs) + extra.format(rootfs=one.rootfs, name=one.name)
-            config.write(effects.without(text))
+            config.write(effects.config_for(request.node.nodeid, text))
         made.append(one)
         return one
 

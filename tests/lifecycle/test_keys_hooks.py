@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +14,7 @@ import pytest
 from lxcpy.errors import HookError
 
 pytestmark = pytest.mark.requires("root", "busybox")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 # its process's namespaces and what it is told, into the file that HOOK_LOG names
 SCRIPT = """\
 #!/bin/sh
@@ -175,6 +178,21 @@ def test_hook_post_stop(box: Define, script: Path) -> None:
     assert found.arguments == f"{one.name} lxc post-stop"
     assert found.environment["LXC_TARGET"] == "stop"
     assert Path(f"{seen}.groups").read_text() == ""
+
+
+def test_hook_clone(box: Define, script: Path, run: Run, names: Callable[[], str]) -> None:
+    """On the host, in a mount namespace of its own, when the copy is there: for the copy, told of the original."""
+    look = "lxc.hook.clone = sh -c 'echo mine > $LXC_ROOTFS_MOUNT/etc/marker; true'\n"
+    one, seen = hooked(box, script, "clone", look)
+    name = names()
+    done = run("copy", "-P", one.lxcpath, "-n", one.name, "-N", name, "--", "more")
+    assert done.returncode == 0, done.stderr
+    found = read(seen)
+    assert found.arguments == f"{name} lxc clone more"
+    assert found.mnt != space("self", "mnt") and found.net == space("self", "net")
+    assert found.environment["LXC_SRC_NAME"] == one.name
+    assert Path(one.lxcpath, name, "rootfs/etc/marker").read_text() == "mine\n"
+    assert not os.path.exists(f"{one.rootfs}/etc/marker")
 
 
 def test_hook_destroy(box: Define, script: Path) -> None:

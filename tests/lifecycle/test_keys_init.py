@@ -199,6 +199,21 @@ def test_time_offset_monotonic(box: Define) -> None:
 
 # -- what only the process itself can tell ---------------------------------------------------------------------------
 
+PR_SCHED_CORE, PR_SCHED_CORE_GET = 62, 0
+
+
+@pytest.mark.requires("sched-core")
+def test_sched_core(box: Define) -> None:
+    """The kernel gives it a cookie of its own."""
+    cookies = []
+    for one in (box("lxc.sched.core = 1\n"), box("lxc.sched.core = 1\n"), box()):
+        one.start()
+        cookie = ctypes.c_ulong()
+        assert ctypes.CDLL(None).prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, one.init_pid, 0, ctypes.byref(cookie)) == 0
+        cookies.append(cookie.value)
+    assert cookies[0] != cookies[1] and cookies[0] and cookies[1] and not cookies[2]
+
+
 KEYCTL, GET_KEYRING_ID, SESSION = 250, 0, -3  # x86_64; keyctl(2)
 
 

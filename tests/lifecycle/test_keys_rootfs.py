@@ -82,6 +82,24 @@ def test_rootfs_options_idmap_of_a_namespace(box: Define) -> None:
         other.stdin.write(b"\n")
 
 
+OF_LXC_2 = """\
+lxc.rootfs = {rootfs}:/tree
+lxc.rootfs.backend = dir
+lxc.init.cmd = /bin/sh /init
+lxc.net.0.type = empty
+"""
+
+
+def test_rootfs_backend(box: Define) -> None:
+    """The type of the path, which LXC 2.0 had apart from it; without it this one were an overlay's two."""
+    one = box(base=OF_LXC_2)
+    os.mkdir(f"{one.rootfs}:")
+    os.rename(one.rootfs, f"{one.rootfs}:/tree")
+    one.start()
+    one.sh("echo x > /made")
+    assert Path(f"{one.rootfs}:/tree/made").read_text() == "x\n"
+
+
 def test_rootfs_managed(box: Define) -> None:
     one, other = box("lxc.rootfs.managed = 0\n"), box()
     for each in (one, other):

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import netns
 import pytest
 from pythoninit import PYTHON, python, said
 
+from lxcpy.errors import SecurityError
 from lxcpy.kernel import seccomp as kernel
 
 pytestmark = pytest.mark.requires("root", "busybox")
@@ -158,6 +160,40 @@ def test_seccomp_notify_cookie(box: Define, policy: Path) -> None:
 # -- labels ----------------------------------------------------------------------------------------------------------
 
 
+def label(one: Box) -> str:
+    """Init's AppArmor profile."""
+    return Path(f"/proc/{one.init_pid}/attr/apparmor/current").read_text().strip()
+
+
+@pytest.mark.requires("apparmor")
+def test_apparmor_profile(box: Define) -> None:
+    one, free = box("lxc.apparmor.profile = generated\n"), box("lxc.apparmor.profile = unconfined\n")
+    one.start()
+    free.start()
+    assert label(one) == f"lxc-{one.name}_<{one.lxcpath}> (enforce)"
+    assert label(free) == "unconfined"
+
+
+@pytest.mark.requires("apparmor")
+def test_apparmor_raw(box: Define) -> None:
+    one = box("lxc.apparmor.profile = generated\nlxc.apparmor.raw = deny /etc/secret r,\n")
+    Path(one.rootfs, "etc/secret").touch()
+    one.start()
+    assert "Permission denied" in refused(one, "cat /etc/secret")
+    assert one.sh("cat /etc/passwd")
+
+
+@pytest.mark.requires("apparmor")
+def test_apparmor_allow_incomplete(own_host: str, box: Define) -> None:
+    """Where the kernel does not tell of mount rules, as those before 4.14 do not: nothing starts without the key."""
+    netns.sh("mount -t tmpfs tmpfs /sys/kernel/security/apparmor/features/mount")
+    one, other = box("lxc.apparmor.profile = generated\nlxc.apparmor.allow_incomplete = 1\n"), box()
+    with pytest.raises(SecurityError, match="does not control mounts"):
+        other.start()
+    one.start()
+    assert label(one) == f"lxc-{one.name}_<{one.lxcpath}> (enforce)"
+
+
 def test_apparmor_allow_nesting(box: Define) -> None:
     """Beside its rules, for which the kernel must have AppArmor: a proc and a sys that nothing covers."""
     entry = "lxc.mount.entry = tmpfs srv tmpfs create=dir 0 0\n"
@@ -168,3 +204,29 @@ def test_apparmor_allow_nesting(box: Define) -> None:
         " ".join(line.split()[:3]) for line in one.sh("cat /proc/mounts").splitlines()
     }
     assert "/dev/.lxc" not in other.sh("cat /proc/mounts")
+
+
+CONTEXT = "system_u:system_r:container_t:s0"
+GET_SECURITY = 17  # keyctl(2)
+
+
+@pytest.mark.requires("selinux")
+def test_selinux_context(box: Define) -> None:
+    one, other = box(f"lxc.selinux.context = {CONTEXT}\n"), box()
+    one.start()
+    other.start()
+    labels = [Path(f"/proc/{each.init_pid}/attr/current").read_text().rstrip("\0\n") for each in (one, other)]
+    assert labels[0] == CONTEXT != labels[1]
+
+
+@pytest.mark.requires("selinux")
+def test_selinux_context_keyring(box: Define) -> None:
+    """The label of init's session keyring, as the kernel tells its owner."""
+    code = f"""
+label = ctypes.create_string_buffer(200)
+ctypes.CDLL(None).syscall(250, {GET_SECURITY}, -3, label, 200)
+say(label.value.decode())
+"""
+    one = python(box(f"lxc.selinux.context.keyring = {CONTEXT}\n{PYTHON}"), code)
+    one.start()
+    assert said(one) == CONTEXT

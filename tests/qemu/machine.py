@@ -22,7 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -174,28 +174,41 @@ def kernel() -> Path:
     reason = _missing()
     if reason:
         skip(reason)
-    folder = Path(os.environ["LXCPY_CACHE_DIR"]) / "qemu" / "kernel"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-            _download(Path(work))
-            os.rename(f"{work}/kernel", folder)
-    return folder
+    return _once("kernel", _kernel_package)
 
 
-def _download(work: Path) -> None:
+def _kernel_package() -> str:
     said = subprocess.run(["apt-cache", "depends", "--important", IMAGE], capture_output=True, text=True, check=False)
     names = [line.split()[-1] for line in said.stdout.splitlines() if "Depends: linux-image-" in line]
     if not names:
         skip(f"the host's apt sources have no {IMAGE}")
+    return names[0]
+
+
+def package(name: str) -> Path:
+    """A folder with the files of one of the distribution's packages, downloaded once a cache."""
+    return _once(name, lambda: name)
+
+
+def _once(name: str, package: Callable[[], str]) -> Path:
+    folder = Path(os.environ["LXCPY_CACHE_DIR"]) / "qemu" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            _download(package(), Path(work))
+            os.rename(f"{work}/files", folder)
+    return folder
+
+
+def _download(package: str, work: Path) -> None:
     done = subprocess.run(
-        ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", names[0]],
+        ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package],
         cwd=work, capture_output=True, text=True, check=False,
     )  # fmt: skip
     archives = list(work.glob("*.deb"))
     if done.returncode or not archives:
-        skip(f"{names[0]} could not be downloaded: {done.stderr.strip().splitlines()[-1:]}")
-    subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(work / "kernel")], check=True)
+        skip(f"{package} could not be downloaded: {done.stderr.strip().splitlines()[-1:]}")
+    subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(work / "files")], check=True)
 
 
 class Machine:
@@ -228,6 +241,8 @@ class Machine:
             assert spec and spec.origin, name
             if spec.submodule_search_locations:
                 self.tree.add_tree(f"/project/{name}", Path(spec.origin).parent)
+                for extension in Path(spec.origin).parent.rglob("*.so"):
+                    self.tree.add_libraries(str(extension))
             else:
                 self.tree.add(f"/project/{name}.py", Path(spec.origin))
 
@@ -238,6 +253,22 @@ class Machine:
         for library in (Path("/usr/lib/x86_64-linux-gnu/libseccomp.so.2"), Path("/usr/lib64/libseccomp.so.2")):
             if library.exists():
                 self.tree.add(str(library), library.resolve(), 0o755)
+
+    def add_pytest(self) -> None:
+        """What guest_pytest.py needs to run tests of tests/lifecycle.
+
+        The programs are those of the host: a shell of busybox runs its own applets and no other's.
+        """
+        self.add_packages("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
+        self.add_packages("hypothesis", "_hypothesis_globals", "sortedcontainers")  # tests/conftest.py
+        self.tree.add_tree("/project/tests", PROJECT / "tests", {"__pycache__", "corpus", "oracle"})
+        self.tree.add("/project/pyproject.toml", PROJECT / "pyproject.toml")
+        for name in ("sh", "ip", "bridge", "nsenter", "unshare"):
+            program = shutil.which(name)
+            if program is None:
+                skip(f"no command {name}")
+                return
+            self.tree.add_program(program, f"/bin/{name}")
 
     def _busybox(self) -> None:
         program = shutil.which("busybox")

@@ -11,9 +11,9 @@ from qemu import guest_cgroup2, guest_container, guest_mixed
 from qemu.machine import Machine
 
 
-def answers_of(machine: Machine, script: str) -> dict[str, Any]:
+def answers_of(machine: Machine, script: str, **options: Any) -> dict[str, Any]:
     """What each check said; one boot serves all."""
-    done = machine.run(script)
+    done = machine.run(script, **options)
     found = {}
     for line in done.output.splitlines():
         if line.startswith('{"check"'):
