@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
+import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from lxcpy.errors import BootstrapError, meaning
-from lxcpy.kernel.idmap import IdRange
+from lxcpy.kernel import idmap, mount, namespace, process
+from lxcpy.kernel.idmap import IdRange, to_ns
 
 DIRECTORY = "/usr/share/lxc/templates"
 
@@ -29,19 +31,94 @@ def run(
     script: Script, *, path: str, name: str, rootfs: str, words: Sequence[str], quiet: bool,
     uids: Sequence[IdRange], gids: Sequence[IdRange],
 ) -> None:  # fmt: skip
-    """Run it to its end, in a mount namespace of its own. Raises BootstrapError."""
-    argv = [script.path, f"--path={path}", f"--name={name}", f"--rootfs={rootfs}", *words]
+    """Run it to its end, in a mount namespace of its own. Raises BootstrapError.
+
+    uids, gids: the container's id map; with one it runs as the map's root, and the caller's own ids are mapped too, to
+    the first ones that the map leaves free: so it may write the config, and is told them to give that away.
+    """
+    argv = [os.path.basename(script.path), f"--path={path}", f"--name={name}", f"--rootfs={rootfs}", *words]
     if uids:
-        argv += ["--mapped-uid", str(sum(one.count for one in uids)), "--mapped-gid", str(sum(o.count for o in gids))]
-        maps = [f"u:{one.nsid}:{one.hostid}:{one.count}" for one in uids]
-        maps += [f"g:{one.nsid}:{one.hostid}:{one.count}" for one in gids]
-        argv = ["lxcpy-usernsexec", *(word for one in maps for word in ("-m", one)), "--", *argv]
-    output = subprocess.DEVNULL if quiet else None
+        uids, uid = _with_own(uids, os.geteuid())
+        gids, gid = _with_own(gids, os.getegid())
+        argv = [script.path, *argv[1:], "--mapped-uid", str(uid), "--mapped-gid", str(gid)]
     try:
-        done = subprocess.run(["unshare", "-m", "--", *argv], stdout=output, stderr=output, umask=0o022)
+        status = _wait(_Child(script, argv, uids, gids, quiet=quiet))
     except OSError as error:
-        raise BootstrapError(f'cannot run the template "{script.path}": {meaning(error)}') from error
-    if done.returncode:
-        raise BootstrapError(
-            f'the template "{script.path}" ended with status {done.returncode}', hint="its own words are above"
-        )
+        raise BootstrapError(f'cannot run the template "{script.path}": {meaning(error)} ({error})') from error
+    if status:
+        end = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        raise BootstrapError(f'the template "{script.path}" {end}', hint="its own words are above")
+
+
+def _with_own(ranges: Sequence[IdRange], own: int) -> tuple[list[IdRange], int]:
+    """The map with one more id for `own`, if it has none, and what that is inside."""
+    if (known := to_ns(ranges, own)) is not None:
+        return list(ranges), known
+    free = 0
+    while any(one.nsid <= free < one.nsid + one.count for one in ranges):
+        free = next(one.nsid + one.count for one in ranges if one.nsid <= free < one.nsid + one.count)
+    return [*ranges, IdRange(free, own, 1)], free
+
+
+class _Child:
+    """The process that becomes the template; with an id map it waits until its own is written."""
+
+    def __init__(
+        self, script: Script, argv: Sequence[str], uids: Sequence[IdRange], gids: Sequence[IdRange], *, quiet: bool
+    ) -> None:
+        self.script, self.argv, self.mapped, self.quiet = script, argv, bool(uids), quiet
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            self.become(theirs)
+        theirs.close()
+        with ours:
+            problem = ours.recv(4096)
+            try:
+                if self.mapped and not problem.startswith(b"!"):
+                    idmap.write_maps(self.pid, uids, gids)
+                    ours.send(b"go")
+                    problem = ours.recv(4096)  # its end: execve(2) closes it
+            except OSError:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise
+        if problem.startswith(b"!"):
+            os.waitpid(self.pid, 0)
+            number, _, words = problem[1:].decode(errors="replace").partition(" ")
+            raise OSError(int(number), words)
+
+    def become(self, channel: socket.socket) -> None:
+        """In the child; does not return."""
+        try:
+            namespace.unshare(namespace.CLONE_NEWNS)
+            mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+            if self.mapped:
+                namespace.unshare(namespace.CLONE_NEWUSER | namespace.CLONE_NEWNS)
+                channel.send(b"map")
+                channel.recv(2)
+                os.setgroups([])
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+            process.set_pdeathsig(signal.SIGKILL)  # after the change of ids, which clears it
+            os.umask(0o022)
+            if self.quiet:
+                null = os.open(os.devnull, os.O_RDWR)
+                for number in range(3):
+                    os.dup2(null, number)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, a shell expects it
+            os.execv(self.script.path, list(self.argv))
+        except OSError as error:
+            channel.send(f"!{error.errno or 0} {error.strerror or error}".encode())
+        finally:
+            os._exit(127)
+
+
+def _wait(child: _Child) -> int:
+    """The exit status, -N for signal N. An interrupt is the template's too, and is waited for."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+    except KeyboardInterrupt:
+        os.waitpid(child.pid, 0)
+        raise
