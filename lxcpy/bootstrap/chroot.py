@@ -221,7 +221,9 @@ class _Agent:
         self.channel.detach()
         self.channel = socket.socket(fileno=high[0])
         self.log, self.status, self.null = high[1:]
-        os.dup2(self.null, 0)
+        # Programs inside may open these by /proc/1/fd: no terminal of the caller's among them.
+        for number, source in enumerate((self.null, self.log, self.log)):
+            os.dup2(source, number)
 
     def enter(self) -> None:
         """Leave the host's mounts for an empty root with the target in it; mount what programs expect there.

@@ -128,6 +128,8 @@ def _unpack(objects: int, request: dict[str, Any], owners: extract.Owners) -> di
     with open(file, "rb") as stream:
         if os.fstat(file).st_size != request["size"]:
             raise Damaged(f"{name}: wrong size")
+        if not request["size"]:
+            raise BootstrapError("not a Debian package: an empty file")  # which cannot be mapped
         data = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)  # unmapped with its last slice
     if hashlib.sha256(data).hexdigest() != name:
         raise Damaged(f"{name}: wrong content")
