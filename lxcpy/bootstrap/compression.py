@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from lxcpy.errors import BootstrapError
 
+_failures: list[type[Exception]] = [OSError, EOFError, ValueError, zlib.error]  # what decompressors raise
+ZSTD = ("compression.zstd", "backports.zstd", "libzstd")  # the best first
 CHUNK = 1 << 20  # bytes a decompressor hands out at a time: bounds the memory of a worker
 
 
@@ -118,19 +120,26 @@ class _LibZstd:
         return self._room.raw[: target.pos]
 
 
+def zstd(way: str) -> Callable[[], Decompressor] | None:
+    """zstd by one of ZSTD; None where it is not to be had."""
+    if way == "libzstd":
+        try:
+            _LibZstd.load()
+        except OSError:
+            return None
+        return _LibZstd
+    try:
+        module: Any = __import__(way, fromlist=["x"])
+    except ImportError:
+        return None
+    _failures.append(module.ZstdError)
+    found: Callable[[], Decompressor] = module.ZstdDecompressor
+    return found
+
+
 def _zstd() -> Callable[[], Decompressor] | None:
     """The best zstd decompressor of this machine that works inside the process; None if there is none."""
-    for module in ("compression.zstd", "backports.zstd"):
-        try:
-            found: Callable[[], Decompressor] = __import__(module, fromlist=["x"]).ZstdDecompressor
-            return found
-        except ImportError:
-            continue
-    try:
-        _LibZstd.load()
-    except OSError:
-        return None
-    return _LibZstd
+    return next((found for way in ZSTD if (found := zstd(way)) is not None), None)
 
 
 _makers: dict[str, Callable[[], Decompressor]] = {"gz": _Gzip}
@@ -148,6 +157,7 @@ def prepare(kinds: Iterable[str] = ("gz", "xz", "bz2", "zst")) -> set[str]:
             import lzma
 
             _makers["xz"] = _makers["lzma"] = lzma.LZMADecompressor
+            _failures.append(lzma.LZMAError)
         elif kind == "bz2":
             import bz2
 
@@ -196,22 +206,13 @@ class Inflater:
                 if stream.eof:
                     data = stream.unused_data.lstrip(b"\0")  # padding between streams is allowed
                     self._current = None
-        except (OSError, EOFError, ValueError, zlib.error, _lzma_error()) as error:
+        except tuple(_failures) as error:
             raise BootstrapError(f"damaged {self.kind} data: {error}") from error
 
     def end(self) -> None:
         """That the last stream was whole. Raises BootstrapError."""
         if self._current is not None:
             raise BootstrapError(f"truncated {self.kind} data")
-
-
-def _lzma_error() -> type[Exception]:
-    maker = _makers.get("xz")
-    if maker is None:
-        return OSError
-    import lzma
-
-    return lzma.LZMAError
 
 
 def inflate(kind: str, data: bytes) -> bytes:

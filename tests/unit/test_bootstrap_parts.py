@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import random
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,31 @@ def test_streams_come_out_whole(kind: str) -> None:
                 compression.inflate(kind, broken)
         with pytest.raises(BootstrapError, match=f"damaged {kind} data"):
             compression.inflate(kind, b"junk" * 100)
+
+
+@requires("zstd")
+@pytest.mark.parametrize("way", compression.ZSTD)
+def test_every_way_to_zstd(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream or several, in pieces of any size, cut short, and junk: the same from each."""
+    found = compression.zstd(way)
+    if found is None:
+        pytest.skip(f"there is no {way} here")
+    monkeypatch.setitem(compression._makers, "zst", found)
+    data = random.Random(1).randbytes(300_000) + bytes(3_000_000)
+    packed = compress(data, "zst")
+    for size in (1 << 10, 1 << 30):
+        inflater = compression.Inflater("zst")
+        twice = packed + packed
+        chunks = [part for at in range(0, len(twice), size) for part in inflater.feed(twice[at : at + size])]
+        inflater.end()
+        assert b"".join(chunks) == data + data
+        assert max(map(len, chunks)) <= compression.CHUNK
+    with pytest.raises(BootstrapError, match="truncated zst data"):
+        compression.inflate("zst", packed[:-1])
+    with pytest.raises(BootstrapError, match="damaged zst data"):
+        compression.inflate("zst", b"junk" * 100)
+    with pytest.raises(BootstrapError, match="damaged zst data"):
+        compression.inflate("zst", packed[:1000] + b"x" * 1000 + packed[2000:])
 
 
 def test_a_bomb_is_taken_in_pieces() -> None:
