@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snapshot": ("snapshot", "Take, list, restore or delete snapshots of a container."),
     "start": ("start", "Start a container."),
     "stop": ("stop", "Stop or reboot a container."),
+    "supervisor": ("supervisor", "Show the supervisor, replace its code in place, or end it."),
     "top": ("top", "Show the use of resources by running containers, again and again."),
     "unfreeze": ("unfreeze", "Thaw a frozen container."),
     "unshare": ("unshare", "Run a command in new namespaces."),

@@ -22,6 +22,8 @@ KINDS = {
     "NAME": "container",
     "USER": "user",
 }
+# The first positional argument, of commands that take a verb
+VERBS = {"device": "add del", "net": "start stop restart status", "supervisor": "status reexec stop"}
 NOT_CONTAINERS = ("lvname", "rbdname", "ifname", "rbduser")
 
 
@@ -82,8 +84,8 @@ def _spellings(option: Option) -> list[str]:
 def _positional(name: str, table: Command) -> str:
     if name == "config":
         return f'"{" ".join(key.name for key in SYSTEM_KEYS if key.listed)}"'
-    if name == "device":
-        return '"add del"'
+    if name in VERBS:
+        return f'"{VERBS[name]}"'
     return "container" if table.named and name not in ("create", "top", "ls", "monitor") else '""'
 
 

@@ -115,6 +115,7 @@ _RELATED = {
     "snapshot": ("copy",),
     "start": ("stop", "console", "attach", "autostart"),
     "stop": ("start", "wait"),
+    "supervisor": ("ls", "monitor"),
     "top": ("info", "ls"),
     "unfreeze": ("freeze",),
     "unshare": ("usernsexec",),

@@ -38,6 +38,7 @@ def restore_terminals(live: Live) -> None:
 
     def answered(_events: int) -> None:
         live.loop.forget(ours.fileno())
+        live.remaking = False
         try:
             message, fds = ours.receive()
         except (Closed, OSError):
@@ -52,6 +53,7 @@ def restore_terminals(live: Live) -> None:
             live.console = Console(live.loop, masters.pop(0), config)
         live.ttys = Ttys(masters)
 
+    live.remaking = True
     live.loop.watch(ours.fileno(), answered)
     live.supervisor.in_child(work, keep=[fd])
     theirs.close()

@@ -122,7 +122,8 @@ def socket_path() -> str:
     return os.path.join(paths.run_dir(), "supervisor.sock")
 
 
-def _try() -> Client | None:
+def connect_running() -> Client | None:
+    """A connection if a supervisor runs; None is started. Raises StateError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(socket_path())
@@ -137,7 +138,7 @@ def _try() -> Client | None:
 
 def connect_if_any() -> Client | None:
     """A connection if a supervisor runs, or if one is needed to look after containers; else None."""
-    client = _try()
+    client = connect_running()
     if client is None and state.any_records():
         return connect()
     return client
@@ -145,12 +146,12 @@ def connect_if_any() -> Client | None:
 
 def connect() -> Client:
     """A connection; a supervisor is started when none runs. Raises StateError."""
-    client = _try()
+    client = connect_running()
     for _attempt in range(3):
         if client is not None:
             return client
         spawn()
-        client = _try()
+        client = connect_running()
     if client is None:
         raise StateError("the supervisor does not answer", hint=f"see {paths.run_dir()}/supervisor.log")
     return client

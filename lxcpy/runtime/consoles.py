@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lxcpy import log
 from lxcpy.config.model import Config
 from lxcpy.kernel import pty
 from lxcpy.kernel.fd import Fd
+from lxcpy.runtime import packing
 from lxcpy.runtime.loop import Loop
+from lxcpy.runtime.packing import Parcel
 from lxcpy.runtime.ring import ConsoleLog, Ring
 
 LOG = log.Log("console")
@@ -25,20 +29,44 @@ BACKLOG = 1 << 18  # bytes kept for a client that does not read; older ones are 
 class Console:
     """The console of one container."""
 
-    def __init__(self, loop: Loop, master: Fd, config: Config) -> None:
+    def __init__(self, loop: Loop, master: Fd, config: Config, packed: Mapping[str, Any] | None = None) -> None:
+        """packed: what `pack` said of it, for the one that goes on with it."""
+        packed = packed or {}
         self.loop = loop
         self.master = master
         self.ring = Ring(config.console.buffer_size) if config.console.buffer_size else None
+        if self.ring and packed:
+            self.ring.write(packing.data(packed["ring"]))
         self.log: ConsoleLog | None = None
         if config.console.logfile:
-            self.log = ConsoleLog(config.console.logfile, limit=config.console.size, rotate=config.console.rotate)
-        self.output = -1  # lxc.console.path: a device or file that gets a copy, and may be read from
-        if config.console.path and config.console.path != "none":
+            self.log = ConsoleLog(
+                config.console.logfile,
+                limit=config.console.size,
+                rotate=config.console.rotate,
+                fd=packed.get("log", -1),
+            )
+        self.output = packed.get("output", -1)  # lxc.console.path: a device or file that gets a copy
+        if self.output < 0 and config.console.path and config.console.path != "none":
             self._open_output(config.console.path)
         self.proxy: Fd | None = None  # our side of the attached client's terminal
         self.pending = b""
+        if packed.get("proxy", -1) >= 0:
+            self.proxy, self.pending = Fd(packed["proxy"]), packing.data(packed["pending"])
+            events = select.EPOLLIN | (select.EPOLLOUT if self.pending else 0)
+            loop.watch(self.proxy.number, self._from_client, events)
         os.set_blocking(master.number, False)
         loop.watch(master.number, self._from_container)
+
+    def pack(self, parcel: Parcel) -> dict[str, Any]:
+        """It as data."""
+        return {
+            "master": parcel.keep(self.master.number),
+            "ring": packing.text(self.ring.peek()) if self.ring else "",
+            "log": parcel.keep(self.log.fileno() if self.log else -1),
+            "output": parcel.keep(self.output),
+            "proxy": parcel.keep(self.proxy.number if self.proxy else -1),
+            "pending": packing.text(self.pending),
+        }
 
     def _open_output(self, path: str) -> None:
         try:
@@ -152,6 +180,24 @@ class Ttys:
         self.masters = masters
         self.holders: dict[int, object] = {}
         self.slaves: dict[int, Fd] = {}  # of ttys that are held: without a getty on it a master has nothing but EIO
+
+    def pack(self, parcel: Parcel, name: Callable[[object], object]) -> dict[str, Any]:
+        """They as data; name: the holder's."""
+        return {
+            "masters": parcel.keep_all([master.number for master in self.masters]),
+            "held": [
+                [number, name(holder), parcel.keep(self.slaves[number].number)]
+                for number, holder in self.holders.items()
+            ],
+        }
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any], holder: Callable[[Any], object]) -> Ttys:
+        """What `pack` packed; holder: the one of a name."""
+        made = cls([Fd(number) for number in packed["masters"]])
+        for number, name, slave in packed["held"]:
+            made.holders[number], made.slaves[number] = holder(name), Fd(slave)
+        return made
 
     def take(self, number: int, holder: object) -> int:
         """Give tty `number` to a holder, -1 for the first free one. The number taken; 0 when there is none."""

@@ -58,6 +58,7 @@ class Live:
         self.starting: Starting | None = None
         self.asked: deque[Asked] = deque()  # starts whose turn comes when this one, or a stop, is over
         self.status: int | None = None
+        self.remaking = False  # its terminals are being made anew
 
     @property
     def config(self) -> Config:
@@ -71,10 +72,12 @@ class Live:
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def open_server(self) -> None:
+    def open_server(self, packed: Mapping[str, Any] | None = None) -> LiveTarget:
         """Listen on liblxc's command socket: it holds the name against any other monitor. Raises StateError."""
-        self.server = Server(self.lxcpath, self.name, LiveTarget(self))
+        target = LiveTarget(self)
+        self.server = Server(self.lxcpath, self.name, target, packed)
         self.loop.watch(self.server.fileno(), lambda _events: self._serve())
+        return target
 
     def _serve(self) -> None:
         if self.server is not None:

@@ -12,12 +12,16 @@ import errno
 import os
 import select
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 from lxcpy.errors import StateError, meaning
 from lxcpy.log import Log
 from lxcpy.runtime import lxcprotocol as wire
+from lxcpy.runtime import packing
 from lxcpy.runtime.lxcanswers import Reply, Request, answer
 from lxcpy.runtime.lxctarget import Target
+from lxcpy.runtime.packing import Parcel
 
 LOG = Log("commands")
 
@@ -25,6 +29,9 @@ MAX_CLIENTS = 256  # open connections of this container, the held ones included
 MAX_STRANGERS = 8  # of users who will be refused
 EVENTS = 64  # handled in one call, so that a busy container does not starve the others
 BACKLOG = 100  # LXC's
+
+
+_PLAIN = ("stranger", "command", "length", "value", "tty", "wanted", "held")  # of a client, as they are
 
 
 class _Client:
@@ -44,6 +51,22 @@ class _Client:
         self.wanted: tuple[int, ...] | None = None  # the states it waits for
         self.held = False  # it stays after its answer
 
+    def pack(self, parcel: Parcel) -> dict[str, Any]:
+        """It as data."""
+        found = {name: getattr(self, name) for name in _PLAIN}
+        bytes_ = {name: packing.text(getattr(self, name)) for name in ("data", "pending")}
+        return {"fd": parcel.keep(self.fd), **found, **bytes_}
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> _Client:
+        """What `pack` packed."""
+        client = cls(socket.socket(fileno=packed["fd"]), packed["stranger"])
+        for name in _PLAIN:
+            setattr(client, name, packed[name])
+        client.data, client.pending = packing.data(packed["data"]), packing.data(packed["pending"])
+        client.wanted = tuple(packed["wanted"]) if packed["wanted"] is not None else None
+        return client
+
 
 class _Drop(Exception):
     """The connection is closed without an answer."""
@@ -55,9 +78,30 @@ class Server:
     Raises StateError when the name is taken: the container runs, under LXC or under lxcpy.
     """
 
-    def __init__(self, lxcpath: str, name: str, target: Target) -> None:
+    def __init__(self, lxcpath: str, name: str, target: Target, packed: Mapping[str, Any] | None = None) -> None:
+        """packed: what `pack` said of it, for the one that goes on with it."""
         self.target = target
         self._clients: dict[int, _Client] = {}  # by descriptor, oldest first
+        if packed is not None:
+            self._listener = socket.socket(fileno=packed["listener"])
+        else:
+            self._listen(lxcpath, name)
+        self._epoll = select.epoll()
+        # Edge-triggered: connections that cannot be taken for want of descriptors must not wake the loop for ever.
+        self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLET)
+        for one in packed["clients"] if packed else ():
+            client = _Client.unpack(one)
+            self._clients[client.fd] = client
+            self._epoll.register(client.fd, select.EPOLLOUT if client.pending else select.EPOLLIN)
+
+    def pack(self, parcel: Parcel) -> dict[str, Any]:
+        """It and its clients as data."""
+        return {
+            "listener": parcel.keep(self._listener.fileno()),
+            "clients": [client.pack(parcel) for client in self._clients.values()],
+        }
+
+    def _listen(self, lxcpath: str, name: str) -> None:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._listener.bind(wire.socket_name(lxcpath, name))
@@ -67,9 +111,6 @@ class Server:
             if error.errno == errno.EADDRINUSE:
                 raise StateError(f'container "{name}" is already running') from error
             raise StateError(f'container "{name}": its command socket cannot be made: {meaning(error)}') from error
-        self._epoll = select.epoll()
-        # Edge-triggered: connections that cannot be taken for want of descriptors must not wake the loop for ever.
-        self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLET)
 
     def fileno(self) -> int:
         """Readable when there is something to do."""

@@ -25,9 +25,10 @@ KEEP = 1.0  # seconds that those beyond the one spare wait for more
 class Worker:
     """One launcher process and our end of its channel."""
 
-    def __init__(self, pid: int, channel: Channel) -> None:
+    def __init__(self, pid: int, channel: Channel, *, outdated: bool = False) -> None:
         self.pid = pid
         self.channel = channel
+        self.outdated = outdated  # of the code before a re-exec: it does no more than what it is at
 
 
 class Pool:
@@ -58,6 +59,9 @@ class Pool:
 
     def release(self, worker: Worker) -> None:
         """A launcher has done its start and can do another."""
+        if worker.outdated:
+            worker.channel.close()
+            return
         self.free.append(worker)
         self.supervisor.loop.after(KEEP, self._thin_out)
 

@@ -12,7 +12,9 @@ client may send a hundred starts and read a hundred answers. Only root and the s
     console   lxcpath, name, tty (-1 any, 0 console) → tty, and its master; held until the connection closes
     winsize   lxcpath, name, rows, columns         of the console
     subscribe                                      → an object for each change of a state
-    status, quit
+    status
+    quit
+    reexec    python, path                         → the code found there goes on in this process, with all of this
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lxcpy import log
 from lxcpy.cgroups import control as cgroup_control
 from lxcpy.errors import LxcpyError, StateError
+from lxcpy.runtime import packing
 from lxcpy.runtime.launcher import Options
+from lxcpy.runtime.packing import Parcel
 from lxcpy.runtime.starting import Asked
 
 if TYPE_CHECKING:
@@ -91,7 +95,8 @@ class Subscription(NamedTuple):
 class Connection:
     """One client."""
 
-    def __init__(self, supervisor: Supervisor, sock: socket.socket) -> None:
+    def __init__(self, supervisor: Supervisor, sock: socket.socket, packed: Mapping[str, Any] | None = None) -> None:
+        """packed: what `pack` said of it, for the one that goes on with it."""
         self.supervisor = supervisor
         self.loop = supervisor.loop
         self.socket = sock
@@ -108,6 +113,22 @@ class Connection:
         _pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.geteuid()):
             self.close()
+        if packed:
+            self.input = bytearray(packing.data(packed["input"]))
+            self.output = [(packing.data(line), fds) for line, fds in packed["output"]]
+            self.unsent = sum(len(line) for line, _fds in self.output)
+            self.fds = packed["fds"]
+            if self.output:
+                self.loop.change(self.number, select.EPOLLIN | select.EPOLLOUT)
+
+    def pack(self, parcel: Parcel) -> dict[str, Any]:
+        """It as data, but for the containers that it has to do with."""
+        return {
+            "socket": parcel.keep(self.number),
+            "input": packing.text(self.input),
+            "output": [[packing.text(line), parcel.keep_all(fds)] for line, fds in self.output],
+            "fds": parcel.keep_all(self.fds),
+        }
 
     # -- transport -------------------------------------------------------------------------------------------------
 
@@ -305,22 +326,31 @@ class Connection:
         self.send({"id": number, "ok": True})
 
     def _do_status(self, number: Any, _request: dict[str, Any]) -> None:
-        supervisor = self.supervisor
-        self.send(
-            {
-                "id": number,
-                "pid": os.getpid(),
-                "containers": len(supervisor.containers),
-                "clients": len(supervisor.connections),
-                "launching": supervisor.launching,
-                "queued": len(supervisor.queue),
-            }
-        )
+        self.send({"id": number, **self.supervisor.status()})
+
+    def _do_reexec(self, number: Any, request: dict[str, Any]) -> None:
+        from lxcpy.runtime.reexec import Reexec
+
+        if self.supervisor.reexec is not None:
+            raise StateError("a re-exec is under way", hint="lxcpy-supervisor status tells when it is over")
+        reexec = Reexec(self.supervisor, self, number, python=str(request["python"]), path=list(request["path"]))
+        reexec.begin()
+        self.supervisor.reexec = reexec
 
     def _do_quit(self, number: Any, _request: dict[str, Any]) -> None:
         """Leave; containers go on and the next command brings a new supervisor."""
         self.send({"id": number, "ok": True})
         self.supervisor.leave()
+
+
+class _Gone(Connection):
+    """In place of a client that has gone."""
+
+    def __init__(self) -> None:
+        self.closed = True
+
+
+GONE = _Gone()
 
 
 def _no_tty(live: Live, tty: int) -> StateError:

@@ -36,6 +36,10 @@ class Ring:
         del self._data[: len(data)]
         return data
 
+    def peek(self) -> bytes:
+        """Everything, left in place."""
+        return bytes(self._data)
+
     def clear(self) -> None:
         """Forget everything."""
         self._data.clear()
@@ -48,19 +52,24 @@ class ConsoleLog:
     StateError when it cannot be opened; later failures end in our own log, for they must not end a container.
     """
 
-    def __init__(self, path: str, *, limit: int = 0, rotate: bool = False) -> None:
+    def __init__(self, path: str, *, limit: int = 0, rotate: bool = False, fd: int = -1) -> None:
         self.path = path
         self.limit = limit
         self.rotate = rotate
-        self._fd = -1
+        self._fd = fd  # open already, by the supervisor that handed the console over
         try:
-            self._open()
+            if fd < 0:
+                self._open()
         except OSError as error:
             raise StateError(
                 f'lxc.console.logfile: cannot open "{path}": {meaning(error)}', hint="its directory must exist"
             ) from error
         # Rotating a device or a fifo would replace it; LXC writes nothing there either.
         self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+
+    def fileno(self) -> int:
+        """-1 after a rotation that failed."""
+        return self._fd
 
     def write(self, data: bytes) -> None:
         """Append `data`, beginning the file anew as often as the limit asks for."""

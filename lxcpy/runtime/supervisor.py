@@ -10,15 +10,16 @@ import errno
 import fcntl
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from lxcpy import log, paths, storage
+from lxcpy import __version__, log, paths, storage
 from lxcpy.config import load as config_load
 from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
@@ -33,6 +34,9 @@ from lxcpy.runtime.requests import Connection, Subscription
 from lxcpy.runtime.starting import Starting
 from lxcpy.runtime.teardown import needs_process, teardown
 from lxcpy.security import seccomp
+
+if TYPE_CHECKING:
+    from lxcpy.runtime.reexec import Reexec
 
 LOG = log.Log("supervisor")
 IDLE = 30.0  # seconds without a container or a client before it leaves
@@ -51,21 +55,24 @@ class Supervisor:
         self.launching = 0
         self.pool = Pool(self)
         self.queue: deque[Starting] = deque()  # starts that wait for a processor
+        self.reexec: Reexec | None = None  # one that is under way
+        self.started = time.time()
         self.idle_since = time.monotonic()
         self.idle = float(os.environ.get("LXCPY_IDLE") or IDLE)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    def serve(self, listener: socket.socket, ready: int) -> None:
-        """Adopt what runs, then answer until idle. Writes to and closes `ready` once clients may connect."""
-        self.adopt()
-        self.listener = listener
+    def begin(self, listener: socket.socket, lock: int) -> None:
+        """Listen to clients; they are answered by `run`. lock: the descriptor that keeps other supervisors out."""
+        self.listener, self.lock = listener, lock
         self.loop.watch(listener.fileno(), lambda _events: self._accept())
-        os.write(ready, b"ready\n")
-        os.close(ready)
+
+    def run(self) -> int:
+        """Answer until idle, or told to leave: the exit status."""
         self._warm()
         self.loop.after(self.idle, self._leave_if_idle)
         self.loop.run()
+        return 0
 
     def _warm(self) -> None:
         """What every start needs, once; then keep the collector away from it, so that forks share its pages."""
@@ -167,14 +174,15 @@ class Supervisor:
     def queue_launch(self, starting: Starting) -> None:
         """Launch now, or when a launcher is done."""
         self.queue.append(starting)
-        self._launch_next()
+        self.launch_next()
 
     def launch_done(self) -> None:
         """A launcher needs no processor any more."""
         self.launching -= 1
-        self._launch_next()
+        self.launch_next()
 
-    def _launch_next(self) -> None:
+    def launch_next(self) -> None:
+        """Set launchers to work, as many as may be."""
         while self.queue and self.launching < PARALLEL:
             self.launching += 1
             self.queue.popleft().launch()
@@ -184,7 +192,29 @@ class Supervisor:
         for subscription in list(self.subscribers):
             subscription.tell({"name": live.name, "lxcpath": live.lxcpath, "state": new, "status": status})
 
+    def status(self) -> dict[str, Any]:
+        """What it is and what it costs."""
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "started": self.started,
+            "containers": sum(live.state != "STOPPED" for live in self.containers.values()),
+            "clients": len(self.connections),
+            "launching": self.launching,
+            "queued": len(self.queue),
+            **process.memory(),
+            "descriptors": len(os.listdir("/proc/self/fd")) - 1,
+            "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        }
+
     # -- adoption --------------------------------------------------------------------------------------------------
+
+    def adopt_all(self, listener: int, lock: int) -> None:
+        """`begin` and `adopt`, with nothing of an earlier supervisor in this process but two descriptors."""
+        settle()
+        self.begin(socket.socket(fileno=listener), lock)
+        self.adopt()
+        self.children.reap_strangers()
 
     def adopt(self) -> None:
         """Take over what an earlier supervisor left: running containers, and half-made or dead ones to undo."""
@@ -258,13 +288,7 @@ def _serve(ready: int) -> int:
             time.sleep(0.02)
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
-    process.set_title("lxcpy-supervisor")
-    process.set_name("lxcpy-superv")
-    process.set_child_subreaper()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise_file_limit()
-    joins.enter_own_cgroup()
+    settle()
     try:
         os.unlink(socket_path())
     except FileNotFoundError:
@@ -274,8 +298,23 @@ def _serve(ready: int) -> int:
     listener.bind(socket_path())
     os.umask(old)
     listener.listen(512)
-    Supervisor().serve(listener, ready)
-    return 0
+    supervisor = Supervisor()
+    supervisor.adopt()
+    supervisor.begin(listener, lock)
+    os.write(ready, b"ready\n")
+    os.close(ready)
+    return supervisor.run()
+
+
+def settle() -> None:
+    """What makes a process a supervisor's."""
+    process.set_title("lxcpy-supervisor")
+    process.set_name("lxcpy-superv")
+    process.set_child_subreaper()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise_file_limit()
+    joins.enter_own_cgroup()
 
 
 def _answers() -> bool:
@@ -291,8 +330,6 @@ def _answers() -> bool:
 
 def raise_file_limit() -> None:
     """A container costs up to a dozen descriptors; the usual soft limit of 1024 would end at a hundred of them."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 65536), max(hard, 65536)))

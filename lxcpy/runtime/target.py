@@ -28,6 +28,7 @@ class LiveTarget:
         self.live = live
         self.name = live.name
         self.lxcpath = live.lxcpath
+        self.lent_console: Fd | None = None  # the server sends a copy; ours goes when the client does
 
     def state(self) -> str:
         return self.live.current_state()
@@ -105,7 +106,7 @@ class LiveTarget:
             master = live.console.attach()
             if master is None:
                 return None
-            self.lent_console = master  # the server sends a copy; ours goes when the client does
+            self.lent_console = master
             return master.number, 0
         taken = live.ttys.take(tty, ("lxc", tty))
         if not taken:
@@ -117,7 +118,8 @@ class LiveTarget:
         if tty == 0:
             if self.live.console is not None:
                 self.live.console.detach()
-            self.lent_console.close()
+            if self.lent_console is not None:
+                self.lent_console.close()
         else:
             self.live.ttys.release(("lxc", tty))
 

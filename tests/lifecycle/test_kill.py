@@ -58,7 +58,7 @@ def test_the_supervisor_dies_while_a_container_starts(box: Define, tmp_path: Pat
     assert begun.exists()
     kill(pid)
     start.join()
-    assert one.state in ("STOPPED", "RUNNING")
+    assert one.wait(["STOPPED", "RUNNING"], 20)
     Path(one.config_file).write_text(Path(one.config_file).read_text().replace(f"lxc.hook.{hook}", f"#lxc.hook.{hook}"))
     one.start()
     assert one.state == "RUNNING"
@@ -129,8 +129,7 @@ def test_at_random_moments(box: Define) -> None:
             thread.join(30)
             assert not thread.is_alive()
         for one in boxes:
-            state = one.state
-            assert state in ("RUNNING", "STOPPED"), state
+            state = one.wait(["RUNNING", "STOPPED"], 20)
             running = one.init_pid
             assert bool(running) == (state == "RUNNING")
     for one in boxes:
