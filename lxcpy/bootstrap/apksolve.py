@@ -1,7 +1,8 @@
 """Which of Alpine's packages are to be installed, and in which order.
 
 For each dependency the best candidate is taken: the package of that name with the highest version, else the best of
-those that provide it. Where that leads to a conflict, the candidate is ruled out and the search begins anew.
+those that provide it. Where that leads to a conflict, the candidate is ruled out and the search begins anew. A second
+search prefers those that the first one found to be needed by their own names: they are there in any case.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def solve(packages: Sequence[Package], world: Sequence[Term]) -> list[Package]:
     first = ""
     for _ in range(_TRIES):
         try:
-            return _Search(table, ruled_out).run(world)
+            search = _Search(table, ruled_out)
+            search.run(world)
+            return _Search(table, ruled_out, frozenset(search.named)).run(world)
         except _Conflict as conflict:
             first = first or str(conflict)
             ruled_out.add(conflict.culprit.identity)
@@ -90,8 +93,9 @@ class _Table:
 class _Search:
     """One attempt."""
 
-    def __init__(self, table: _Table, ruled_out: set[bytes]) -> None:
-        self.table, self.ruled_out = table, ruled_out
+    def __init__(self, table: _Table, ruled_out: set[bytes], preferred: frozenset[str] = frozenset()) -> None:
+        self.table, self.ruled_out, self.preferred = table, ruled_out, preferred
+        self.named: set[str] = set()  # packages that something asks for by their own names
         self.chosen: dict[str, Package] = {}  # by the package's name
         self.order: list[Package] = []
         self.refused: list[tuple[Term, str]] = []  # negative dependencies, and whose they are
@@ -128,12 +132,14 @@ class _Search:
             self.refused.append((term, name))
             return
         known = self.table.by_name.get(term.name, ())
+        if any(one.name == term.name for one in known):
+            self.named.add(term.name)
         if any(one.name in self.chosen and self.chosen[one.name] is one and satisfied(one, term) for one in known):
             return
         candidates = [one for one in known if one.identity not in self.ruled_out and satisfied(one, term)]
         free = [one for one in candidates if one.name not in self.chosen]
         if free:
-            self.take(free[0])
+            self.take(next((one for one in free if one.name in self.preferred), free[0]))
             return
         text = term.name + term.operator + term.version
         if candidates:  # another version of it was taken before

@@ -172,7 +172,8 @@ def _trees(config: ConfigFile) -> Trees:
 def _add_header(config_path: str, template: Any, words: Sequence[str]) -> None:
     """LXC's comments in front of the config: how the container was made, and how to nest."""
     header = f"# Template used to create this container: {template.path}\n"
-    header += f"# Parameters passed to the template: {' '.join(_without_secrets(words))}\n"
+    shown = " ".join(_without_secrets(words)).replace("\n", " ")
+    header += f"# Parameters passed to the template: {shown}".rstrip() + "\n"
     header += "# For additional config options, please look at lxc.container.conf(5)\n\n"
     header += "# Uncomment the following line to support nesting containers:\n"
     header += "#lxc.include = /usr/share/lxc/config/nesting.conf\n"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -273,3 +274,22 @@ def test_huge_streams_are_refused(create: Creation, repository: Repository) -> N
     bomb = stream({"APKINDEX": bytes(80 << 20)})
     (repository.folder() / "APKINDEX.tar.gz").write_bytes(create.key.sign(bomb) + bomb)
     assert "a stream larger than it may be" in create.bad("-r", "3.99")
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.3, 0.4, 0.5, 0.7])
+def test_a_kill_at_any_moment_leaves_nothing_that_bars_the_next(
+    create: Creation, repository: Repository, bin: str, delay: float
+) -> None:
+    """kill -9: processes and mounts go with it (the fixture of all tests looks), the next one begins anew."""
+    repository.add("slow", {}, scripts={"post-install": b"#!/bin/sh\nsleep 300 & sleep 301\n"}, depends="busybox")
+    repository.publish()
+    name = create.names()
+    argv = [f"{bin}/lxcpy-create", "-q", "-P", create.lxcpath, "-n", name, "-t", "alpine", "--"]
+    argv += ["-m", create.server.url, "-a", "x86_64", "-r", "3.99", "--keys", str(create.key.public.parent), "slow"]
+    process = subprocess.Popen(argv, env=create.env, stdin=subprocess.DEVNULL)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    create.names = lambda: name
+    create.good("-r", "3.99")
+    assert not list((create.base / "cache/rootfs").glob("*.partial"))

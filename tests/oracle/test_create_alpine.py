@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from debmirror import Server
 from images import Run
 from probes import requires
 
-from lxcpy.bootstrap import apkversion
+from lxcpy.bootstrap import apkformat, apksolve, apkversion
+from lxcpy.errors import BootstrapError
 
 pytestmark = [requires("root", "busybox", "openssl"), pytest.mark.timeout(600)]
 _PARTS = ("/bin", "/sbin", "/lib", "/usr", "/etc", "/var")
@@ -270,3 +272,70 @@ def test_a_real_alpine_boots(
     assert set(info) >= {*BASE, "alpine-base", "busybox-binsh"}
     assert run("stop", *words, "-t", "30").returncode == 0
     assert run("destroy", *words).returncode == 0
+
+
+# (packages as "NAME-VERSION FIELD=VALUE …", what is asked for)
+UNIVERSES: list[tuple[list[dict[str, str]], str]] = [
+    # the newest of a name
+    ([{"n": "a", "v": "1.9-r0"}, {"n": "a", "v": "1.10-r0"}, {"n": "a", "v": "1.10_rc1-r0"}], "a"),
+    ([{"n": "a", "v": "1.9-r0"}, {"n": "a", "v": "1.10-r0"}], "a<1.10"),
+    ([{"n": "a", "v": "1.9-r0"}, {"n": "a", "v": "1.9.4-r0"}, {"n": "a", "v": "2-r0"}], "a~1.9"),
+    ([{"n": "a", "v": "1-r0", "d": "c=1-r0"}, {"n": "b", "v": "1-r0", "d": "c"}, {"n": "c", "v": "1-r0"},
+      {"n": "c", "v": "2-r0"}], "b a"),
+    # what is provided, with a version and without one, and which of several
+    ([{"n": "a", "v": "1-r0", "d": "so:x.so.1"}, {"n": "x", "v": "3-r0", "p": "so:x.so.1=1.0"}], "a"),
+    ([{"n": "a", "v": "1-r0", "d": "virtual"}, {"n": "x", "v": "1-r0", "p": "virtual=1"},
+      {"n": "y", "v": "1-r0", "p": "virtual=2"}], "a"),
+    ([{"n": "a", "v": "1-r0", "d": "virtual"}, {"n": "x", "v": "1-r0", "p": "virtual", "k": "1"},
+      {"n": "y", "v": "1-r0", "p": "virtual", "k": "5"}], "a"),
+    ([{"n": "a", "v": "1-r0", "d": "virtual"}, {"n": "x", "v": "1-r0", "p": "virtual", "k": "1"},
+      {"n": "y", "v": "1-r0", "p": "virtual", "k": "5"}], "a x"),
+    ([{"n": "a", "v": "1-r0", "d": "/bin/sh"}, {"n": "sh", "v": "1-r0", "p": "/bin/sh", "k": "3"}], "a"),
+    # install_if, also one that leads to another
+    ([{"n": "a", "v": "1-r0"}, {"n": "b", "v": "1-r0"}, {"n": "a-b", "v": "1-r0", "i": "a b", "d": "c"},
+      {"n": "c", "v": "1-r0"}, {"n": "c-doc", "v": "1-r0", "i": "c"}, {"n": "z", "v": "1-r0", "i": "a z2"}], "a b"),
+    ([{"n": "a", "v": "2-r0"}, {"n": "a-x", "v": "1-r0", "i": "a=1-r0"}, {"n": "a-y", "v": "1-r0", "i": "a=2-r0"}],
+     "a"),
+    # what must not be there
+    ([{"n": "a", "v": "1-r0", "d": "!b"}, {"n": "b", "v": "1-r0"}, {"n": "c", "v": "1-r0", "d": "x"},
+      {"n": "b2", "v": "1-r0", "p": "x=1"}, {"n": "b", "v": "2-r0", "p": "x=2"}], "a c"),
+    ([{"n": "a", "v": "1-r0", "d": "!b"}, {"n": "b", "v": "1-r0"}], "a b"),
+    ([{"n": "a", "v": "1-r0", "d": "!b<2"}, {"n": "b", "v": "1-r0"}, {"n": "b", "v": "2-r0"}], "a b"),
+    # circles, and what there is not
+    ([{"n": "a", "v": "1-r0", "d": "b"}, {"n": "b", "v": "1-r0", "d": "a"}], "a"),
+    ([{"n": "a", "v": "1-r0", "d": "b>3"}, {"n": "b", "v": "1-r0"}], "a"),
+    ([{"n": "a", "v": "1-r0"}], "nothing"),
+]  # fmt: skip
+
+
+def test_an_older_one_is_taken_where_the_newest_cannot_be() -> None:
+    """More than apk does, which gives up."""
+    text = "C:Q1AA==\nP:a\nV:2-r0\nS:1\nD:b>=2\n\nC:Q1AQ==\nP:a\nV:1-r0\nS:1\nD:b\n\nC:Q1Ag==\nP:b\nV:1-r0\nS:1\n"
+    found = apksolve.solve(apkformat.stanzas(text, 0), apkformat.terms("a"))
+    assert [one.file for one in found] == ["b-1-r0.apk", "a-1-r0.apk"]
+
+
+@pytest.mark.parametrize("number", range(len(UNIVERSES)))
+def test_packages_are_chosen_as_by_apk(apk: Apk, tmp_path: Path, number: int) -> None:
+    packages, asked = UNIVERSES[number]
+    repository = Repository(tmp_path / "mirror", None)
+    for one in packages:
+        extra = {"k": one["k"]} if "k" in one else {}
+        repository.add(
+            one["n"], version=one["v"], depends=one.get("d", ""), provides=one.get("p", ""), fields=extra,
+            install_if=one.get("i", ""),
+        )  # fmt: skip
+    repository.publish()
+    words = ["/sbin/apk", "--allow-untrusted", "--arch", "x86_64", "--no-network", "--no-cache", "--no-scripts"]
+    words += ["-X", "/t/mirror/v3.99/main", "--root", "/t/theirs", "--initdb", "add", *asked.split()]
+    done = apk(*words)
+    found = apkformat.stanzas("\n".join(repository.stanzas["main"]), 0)
+    try:
+        ours = sorted(f"{one.name}-{one.version}" for one in apksolve.solve(found, apkformat.terms(asked)))
+    except BootstrapError as error:
+        ours = [str(error)]
+        assert done.returncode, done.stdout
+        return
+    assert done.returncode == 0, (ours, done.stdout + done.stderr)
+    lines = re.findall(r"Installing (\S+) \((\S+)\)", done.stdout)
+    assert ours == sorted(f"{name}-{version}" for name, version in lines)

@@ -151,3 +151,56 @@ def test_none_is_lxcs(run: Run, lxcpath: str, names: Callable[[], str], tmp_path
         line for line in theirs.splitlines() if line[:4] == "lxc."
     ]
     destroy(run, lxcpath, one, two)
+
+
+# Where our busybox template differs from LXC's, and why.
+BUSYBOX_LINES = {
+    'lxc.uts.name = "NAME"': "the quotes are LXC's slip", "lxc.uts.name = NAME": "",
+    "lxc.autodev = 1": "the default",
+    "lxc.pty.max = 1": "too few for attach and console at once", "lxc.pty.max = 1024": "",
+    "lxc.mount.auto = cgroup:mixed proc:mixed sys:ro": "the network's settings are the container's own",
+    "lxc.mount.auto = cgroup:mixed proc:mixed sys:mixed": "",
+    "lxc.mount.entry = shm dev/shm tmpfs defaults,create=dir 0 0": "no devices, no setuid programs there",
+    "lxc.mount.entry = shm dev/shm tmpfs rw,nosuid,nodev,create=dir 0 0": "",
+    "lxc.mount.entry = /sys/kernel/security sys/kernel/security none ro,bind,optional 0 0": "the host's own",
+    **{f"lxc.mount.entry = /{place} {place} none ro,bind 0 0": "a static busybox needs none of the host's libraries"
+       for place in ("lib", "usr/lib", "lib64", "usr/lib64")},
+}  # fmt: skip
+BUSYBOX_FILES = {
+    "bin/init": "sbin/init is it",
+    "etc/hostname": "LXC has none",
+    "etc/init.d/rcS": "udhcpc in the background",
+    "etc/shadow": "the table of passwords is empty and readable in LXC",
+    "etc/udhcpc": "a folder needs its x",
+    "etc/udhcpc/default.script": "shorter",
+    "etc/fstab": "a comment",
+    "etc/group": "",
+    "etc/passwd": "",
+    "etc/inittab": "",
+}
+
+
+def test_busybox_is_lxcs_but_for_a_written_list(
+    run: Run, lxcpath: str, names: Callable[[], str], tmp_path: Path
+) -> None:
+    config = tmp_path / "begin.conf"
+    config.write_text("lxc.net.0.type = empty\n")
+    one, two = both(lxcpath, run, names, ["-t", "busybox", "-f", str(config)])
+    lines = [
+        {
+            line
+            for line in plain(Path(lxcpath, name, "config").read_text(), name).splitlines()
+            if line[:1] not in ("#", "")
+        }
+        for name in (one, two)
+    ]
+    assert (lines[0] ^ lines[1]) - {"lxc.rootfs.path"} <= BUSYBOX_LINES.keys()
+    mine, other = (images.tree(Path(lxcpath, name, "rootfs")) for name in (one, two))
+    different = {
+        path for path in mine.keys() | other.keys() if (mine.get(path) or ())[:-1] != (other.get(path) or ())[:-1]
+    }
+    assert different <= BUSYBOX_FILES.keys()
+    for path in ("etc/passwd", "etc/group", "etc/inittab"):
+        one_text, two_text = (Path(lxcpath, name, "rootfs", path).read_text().strip() for name in (one, two))
+        assert one_text == two_text
+    destroy(run, lxcpath, one, two)
