@@ -80,6 +80,7 @@ def _deb(job: Job) -> str:
             text = renderer.text("container.sh.j2")
             config = renderer.text("config.j2")
         system.run_script(tree, text, hostname=name, log=log, what="the script container.sh")
+        system.complete(tree, job.target)
         progress.finish("customize")
         if "clean" in options:
             cache.flush(template.name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release
+from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release, secondstage
 from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
@@ -31,7 +31,9 @@ class System:
     ) -> None:  # fmt: skip
         self.template, self.options, self.store, self.progress = template, options, store, progress
         self.arch = machine.debian_arch(options.get("arch") or machine.host_arch())
-        machine.check_runs(self.arch)
+        self.foreign = "foreign" in options
+        if not self.foreign:
+            machine.check_runs(self.arch, given=options.get("interpreter-path", ""))
         self.variant = self._variant()
         self.asked = self._release()
         # Before any thread: a worker is a fork.
@@ -216,18 +218,37 @@ class System:
     @property
     def kind(self) -> str:
         """What the cache calls systems like this one."""
-        return f"{self.template.name}-{self.codename}-{self.arch}"
+        return f"{self.template.name}-{self.codename}-{self.arch}" + "-foreign" * self.foreign
 
     def install(self, target: str, log: str) -> None:
         """Make the system in the empty directory `target`. Raises BootstrapError."""
         settings = install.Install(
             merged=self.codename not in self.template.words("unmerged"), persona=machine.persona(self.arch), log=log,
+            foreign=self.foreign, interpreter=self._interpreter(),
             covered=tuple(self.template.pairs("covered").items()),
         )  # fmt: skip
         install.install(
             self.plan, self.repositories, target, settings, store=self.store, workers=self.workers,
             progress=self.progress,
         )  # fmt: skip
+
+    def complete(self, tree: str, place: str) -> None:
+        """What comes last, when all scripts were run, or are left to the second stage. Raises BootstrapError.
+
+        place: where the tree will be.
+        """
+        if self.foreign:
+            self._in_root(tree, secondstage.end)
+            self.progress.message(f"to be finished on a machine for {self.arch}: chroot {place} /{secondstage.PATH}")
+
+    def _in_root(self, target: str, work: Callable[[int], None]) -> None:
+        root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            work(root)
+        except OSError as error:
+            raise BootstrapError(f"cannot write /{secondstage.PATH}: {meaning(error)}") from error
+        finally:
+            os.close(root)
 
     def values(self) -> dict[str, object]:
         """What the template's files are told of the system."""
@@ -242,9 +263,19 @@ class System:
             "security_suite": security.suite if security else "",
         }  # fmt: skip
 
+    def _interpreter(self) -> tuple[str, str] | None:
+        """(path in the system, file of the host) of the program that is asked for to run the others."""
+        given = self.options.get("interpreter-path")
+        if given is None:
+            return None
+        return machine.interpreter(self.arch)[0] or os.path.abspath(given), given
+
     def run_script(self, target: str, text: str, *, hostname: str, log: str, what: str) -> None:
         """Run a template's shell script inside a tree. Raises BootstrapError."""
         if not text.strip():
+            return
+        if self.foreign:
+            self._in_root(target, lambda root: secondstage.add(root, text))
             return
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:

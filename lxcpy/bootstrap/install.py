@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from lxcpy.bootstrap import download, dpkgdb
+from lxcpy.bootstrap import download, dpkgdb, secondstage
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import STATUS, Chroot, Settings
 from lxcpy.bootstrap.plan import Item, Plan, Repository
@@ -46,11 +46,15 @@ class Install(NamedTuple):
 
     merged: /bin and the like are links into /usr. persona: for the programs, see chroot.Settings. log: the file that
     gets their output. covered: (path, source) files that programs see in place of others while scripts run.
+    foreign: no program is run, secondstage.py's script does that elsewhere. interpreter: (path inside, file) of a
+    program that the others need to run.
     """
 
     merged: bool = True
     persona: int = 0
     log: str = ""
+    foreign: bool = False
+    interpreter: tuple[str, str] | None = None
     covered: tuple[tuple[str, str], ...] = ()
 
 
@@ -76,8 +80,12 @@ def install(
             stack.callback(unpacking.close)
             unpacking.start()
             unpacking.wait(1)
-            _Configuration(root, target, plan, settings, unpacking, progress, stack).run()
-            _finish(root, unpacking)
+            if settings.foreign:
+                unpacking.wait(2)
+                _leave_to_second_stage(root, plan, unpacking)
+            else:
+                _Configuration(root, target, plan, settings, unpacking, progress, stack).run()
+            _finish(root, unpacking, foreign=settings.foreign)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise download.full_disk(error, target) from error
@@ -93,6 +101,11 @@ def _skeleton(root: int, settings: Install) -> None:
             os.symlink(f"usr/{name}", name, dir_fd=root)
     make_devices(root)
     dpkgdb.make_empty(root)
+    if settings.interpreter is not None:
+        inside, source = settings.interpreter
+        with open(source, "rb") as file:
+            make_dirs_in_root(root, os.path.dirname(inside)).close()
+            write_in_root(root, inside.lstrip("/"), file.read(), 0o755)
 
 
 def make_devices(root: int) -> None:
@@ -107,7 +120,25 @@ def make_devices(root: int) -> None:
         os.symlink(to, f"dev/{name}", dir_fd=root)
 
 
-def _finish(root: int, unpacking: Unpacking) -> None:
+def _leave_to_second_stage(root: int, plan: Plan, unpacking: Unpacking) -> None:
+    """dpkg's database says that all is unpacked, and a script in the system does the rest. Raises OSError."""
+    found = unpacking.found
+    write_in_root(root, f"{dpkgdb.ADMIN}/status", dpkgdb.status((found[i.name], i.overrides) for i in plan.items))
+    triggers = dpkgdb.Triggers()
+    for entry in found.values():
+        triggers.add(entry["stem"], entry["triggers"])
+    triggers.write(root)
+    write_in_root(root, _POLICY, b"#!/bin/sh\nexit 101\n", 0o755)
+    scripts = [
+        {"name": item.name, "arch": item.arch, "stem": found[item.name]["stem"]}
+        for item in sorted(plan.items, key=lambda item: item.name != "base-passwd")
+        if (script := found[item.name]["preinst"]) and not idle(script)
+    ]
+    version = next((item.version for item in plan.items if item.name == "dpkg"), "1")
+    secondstage.begin(root, version, scripts, [item.name for item in plan.stage(1)])
+
+
+def _finish(root: int, unpacking: Unpacking, *, foreign: bool) -> None:
     """Remove what was there for the work only. Raises OSError."""
     listings = [_listing(root, found["stem"]) for found in unpacking.found.values()]
     for name in MERGED:
@@ -117,7 +148,8 @@ def _finish(root: int, unpacking: Unpacking) -> None:
                 os.unlink(name, dir_fd=root)
             except OSError:
                 continue  # not merged, or something lives there after all
-    unlink_in_root(root, _POLICY)
+    if not foreign:
+        unlink_in_root(root, _POLICY)
 
 
 def _listing(root: int, stem: str) -> bytes:

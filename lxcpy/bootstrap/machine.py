@@ -47,22 +47,34 @@ def codename(distribution: str, path: str = "/etc/os-release") -> str:
     return fields.get("VERSION_CODENAME", "").strip("\"'") if same else ""
 
 
-def check_runs(arch: str, *, binfmt: str = _BINFMT) -> None:
-    """That this machine can run programs of an architecture. Raises UsageError."""
-    here = host_arch()
-    if arch == here or arch in _ALSO.get(here, ()):
-        return
+def interpreter(arch: str, *, binfmt: str = _BINFMT) -> tuple[str, bool]:
+    """The program that the kernel runs those of an architecture with, "" for none, and whether it has it open already.
+
+    An open one (flag F of binfmt_misc) works where the host's files are out of sight.
+    """
     try:
         with open(f"{binfmt}/qemu-{_QEMU.get(arch, arch)}") as file:
             lines = file.read().split("\n")
     except OSError:
-        lines = []
-    # F: the interpreter is open already, so it works where the host's files are out of sight.
-    if "enabled" in lines and any(line.startswith("flags:") and "F" in line for line in lines):
+        return "", False
+    path = next((line.partition(" ")[2] for line in lines if line.startswith("interpreter ")), "")
+    return path if "enabled" in lines else "", any(line.startswith("flags:") and "F" in line for line in lines)
+
+
+def check_runs(arch: str, *, given: str = "", binfmt: str = _BINFMT) -> None:
+    """That this machine can run programs of an architecture. given: the interpreter to be put in. Raises UsageError."""
+    here = host_arch()
+    if arch == here or arch in _ALSO.get(here, ()):
+        return
+    if given and not os.access(given, os.X_OK):
+        raise UsageError(f'--interpreter-path: "{given}" is no program')
+    path, opened = interpreter(arch, binfmt=binfmt)
+    if path and (opened or os.path.basename(path) == os.path.basename(given)):
         return
     raise UsageError(
         f"this {here} machine cannot run programs for {arch}",
-        hint="install qemu-user-static and binfmt-support, or choose another architecture with -a",
+        hint="install qemu-user-static and binfmt-support; or let --foreign stop when all is unpacked, for a machine "
+        "that can; or choose another architecture with -a",
     )
 
 

@@ -63,6 +63,8 @@ class Template(NamedTuple):
 DEB = (
     Setting("release", "r", "RELEASE", "the release, by suite or code name"),
     Setting("arch", "a", "ARCH", "Debian's name of the architecture (default: the host's)"),
+    Setting("foreign", "", None, "stop when all is unpacked; /lxcpy-second-stage in the system finishes it elsewhere"),
+    Setting("interpreter-path", "I", "FILE", "the static qemu to put into a system of another architecture"),
     Setting("variant", "v", "VARIANT", "the set of packages (default: LXC's own); one of the template's variants"),
     Setting("packages", "", "A,B", "further packages"),
     Setting("mirror", "", "URL", "the mirror, or several (default: MIRROR, else the host's, else a public one)"),
