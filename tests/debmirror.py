@@ -225,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None:
             fault(self, data)
             return
-        self.tag = f'"{hashlib.sha256(data).hexdigest()}"'
+        self.tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         if self.headers.get("If-None-Match") == self.tag:
             with server.lock:
                 server.unchanged.append(path)

@@ -2,12 +2,14 @@
 
     DIR/objects/ab/abcdef…     a whole file, named by its SHA256
     DIR/objects/partial/…      a file that is arriving, locked by who fetches it; kept for the next try if that one dies
-    DIR/releases/…             the last signed release file of each suite of each mirror
+    DIR/releases/…             the last signed release file of each suite of each mirror, and its date (kept.py)
     DIR/plans/…                solved package lists, named by what went into them
     DIR/rootfs/…               finished root filesystems (rootfscache.py)
+    DIR/images/…               the newest build of each image of image servers (imagecache.py)
     DIR/logs/…                 logs of failed bootstraps
 
-Whoever uses an object checks its hash again: a cache that went bad costs a second download, never a bad system.
+Whoever uses an object checks its hash again: a cache that went bad costs a second download, never a bad system. An
+object's mtime is the time of its last use. inventory.py lists, checks and thins all this.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
 
 from lxcpy.bootstrap import download
@@ -24,6 +27,7 @@ from lxcpy.errors import BootstrapError, meaning
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+DRAFT = ".new"  # the end of a small file's name while it is written
 
 
 class Store:
@@ -73,15 +77,16 @@ class Store:
     def fetch(self, mirrors: Mirrors, paths: Sequence[str], expected: Expected, progress: download.Sink) -> bool:
         """See that an object is there, from a mirror if need be; True if it had to be fetched.
 
+        progress: told of each piece that arrives; it may raise Broken, and what came is dropped.
         Any number of processes may want the same one: the first fetches, the others wait for it. Raises BootstrapError.
         """
-        if self.holds(expected):
+        if self._used(expected):
             return False
         name = f"{self.directory}/objects/partial/{expected.sha256}"
         try:
-            file = _open_locked(name)
+            file = open_locked(name)
             try:
-                if self.holds(expected):
+                if self._used(expected):
                     _remove(name)
                     return False
                 _receive(file, mirrors, paths, expected, progress)
@@ -96,18 +101,20 @@ class Store:
                 _remove(name)  # somebody needs the space
             raise _failed(error, self.directory) from error
 
-    def add(self, sha256: str, data: bytes) -> None:
-        """Keep content whose hash was checked. Raises BootstrapError."""
+    def _used(self, expected: Expected) -> bool:
+        """`holds`, noted as a use."""
+        if not self.holds(expected):
+            return False
         try:
-            os.makedirs(os.path.dirname(self.place(sha256)), 0o755, exist_ok=True)
-        except OSError as error:
-            raise _failed(error, self.directory) from error
-        self.write(f"objects/{sha256[:2]}/{sha256}", data)
+            os.utime(self.place(expected.sha256))
+        except OSError:
+            pass  # just removed, which is found out soon; or a cache that can only be read
+        return True
 
     def write(self, path: str, data: bytes) -> None:
         """Put a small file under the cache's directory, whole or not at all. Raises BootstrapError."""
         target = f"{self.directory}/{path}"
-        draft = f"{target}.{os.getpid()}"
+        draft = f"{target}.{os.getpid()}-{threading.get_ident()}{DRAFT}"
         try:
             with open(draft, "wb") as stream:
                 stream.write(data)
@@ -135,13 +142,21 @@ def _receive(
         state.update(data)
         done += len(data)
 
-    def sink(offset: int, data: bytes) -> None:
+    def drop() -> None:
         nonlocal state, done
+        state, done = hashlib.sha256(), 0
+        os.ftruncate(file, 0)
+
+    def sink(offset: int, data: bytes) -> None:
+        nonlocal done
         if offset != done:
-            state, done = hashlib.sha256(), 0
-            os.ftruncate(file, 0)
+            drop()
+        try:
+            progress(done, data)
+        except download.Broken:
+            drop()
+            raise
         state.update(data)
-        progress(done, data)
         while data:
             written = os.pwrite(file, data, done)
             done += written
@@ -151,7 +166,7 @@ def _receive(
         try:
             download.verify(paths[-1], done, state.hexdigest(), expected)
         except download.Broken:
-            sink(-1, b"")
+            drop()
             raise
 
     if done >= expected.size:  # whole already, or nonsense
@@ -163,13 +178,16 @@ def _receive(
     mirrors.fetch(paths, expected.size, sink, lambda: done, check)
 
 
-def _open_locked(name: str) -> int:
-    """A descriptor of the file `name`, which exists and is locked for us when it returns. Raises OSError."""
+def open_locked(name: str, how: int = fcntl.LOCK_EX) -> int:
+    """A descriptor of the file `name`, which exists and is locked for us when it returns.
+
+    Raises OSError; BlockingIOError if LOCK_NB is in `how` and somebody else holds it.
+    """
     while True:
         file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # The one before us may have moved it to its place.
+            fcntl.flock(file, how)
+            # The one before us may have moved it to its place, or removed it.
             if os.path.lexists(name) and os.path.samestat(os.fstat(file), os.lstat(name)):
                 return file
         except FileNotFoundError:

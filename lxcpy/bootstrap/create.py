@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from lxcpy import paths
 from lxcpy.bootstrap import alpine, busybox, deb_system, imagedownload, local, machine, oci, users
 from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.download import Stale
 from lxcpy.bootstrap.job import Job
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.rootfscache import RootfsCache, Trees
@@ -56,23 +57,23 @@ def bootstrap(
 def _deb(job: Job) -> str:
     template, options, tree, _, config_path, name, progress, trees = job
     values = _values(template, options, config_path, name, mapped=trees.shifted)
-    store = Store(paths.cache_dir())
+    store = memory = Store(paths.cache_dir())
     cache = RootfsCache(store, trees)
     log = f"{store.directory}/logs/{template.name}-{name}-{os.getpid()}.log"
     with ExitStack() as stack:
-        system = deb_system.System(template, options, store, progress, stack, users.packages(values))
-        values.update(system.values())
-
-        def make(base: str) -> None:
-            system.install(base, log)
-            with job._replace(tree=base).renderer(values) as renderer:
-                text = renderer.text("base.sh.j2")
-            system.run_script(base, text, hostname="localhost", log=log, what="the script base.sh")
-
         if "no-cache" in options:
-            make(tree)
-        else:
-            cache.fill(system.kind, _key(system, values), tree, make, progress, anew="flush-cache" in options)
+            store = Store(stack.enter_context(cache.workplace(f"{name}-files")))
+        system = deb_system.System(template, options, store, progress, stack, users.packages(values), memory=memory)
+        values.update(system.values())
+        try:
+            _base(job, system, cache, values, log)
+        except Stale as error:
+            # A package is gone: the mirror was updated since its release was read.
+            if not system.again():
+                raise
+            progress.warning(f"the mirror has changed, once more: {error.what}")
+            cache.empty(tree)
+            _base(job, system, cache, values, log)
         progress.start("customize")
         with job.renderer(values) as renderer:
             renderer.lay()
@@ -92,6 +93,22 @@ def _deb(job: Job) -> str:
         if said := users.told(values, options):
             progress.message(said)
         return config
+
+
+def _base(job: Job, system: deb_system.System, cache: RootfsCache, values: Mapping[str, object], log: str) -> None:
+    """Put the system as all containers of its kind have it into the tree. Raises BootstrapError."""
+
+    def make(base: str) -> None:
+        system.install(base, log)
+        with job._replace(tree=base).renderer(values) as renderer:
+            text = renderer.text("base.sh.j2")
+        system.run_script(base, text, hostname="localhost", log=log, what="the script base.sh")
+
+    if "no-cache" in job.options:
+        make(job.tree)
+        return
+    key = _key(system, values)
+    cache.fill(system.kind, key, job.tree, make, job.progress, anew="flush-cache" in job.options)
 
 
 def _values(

@@ -11,7 +11,8 @@ from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release, s
 from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
-from lxcpy.bootstrap.download import Client, Mirrors, Unavailable
+from lxcpy.bootstrap.download import Client, Mirrors, Stale, Unavailable
+from lxcpy.bootstrap.kept import KeptMirrors
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.template import Template
 from lxcpy.bootstrap.workers import Worker
@@ -22,43 +23,69 @@ from lxcpy.kernel.fd import exists_in_root, write_in_root
 class System:
     """One wish of a template and its options, its plan made at once. Raises BootstrapError, UsageError.
 
-    more: packages besides those of the template and the options, where there are such.
+    more: packages besides those of the template and the options, where there are such. store: where files are looked
+    for and kept. memory: the store that knows how new each mirror's releases were (default: the same).
     """
 
     def __init__(
         self, template: Template, options: Mapping[str, str], store: Store, progress: Progress, stack: ExitStack,
-        more: Sequence[str] = (),
+        more: Sequence[str] = (), *, memory: Store | None = None,
     ) -> None:  # fmt: skip
         self.template, self.options, self.store, self.progress = template, options, store, progress
+        self.memory = memory or store
         self.arch = machine.debian_arch(options.get("arch") or machine.host_arch())
         self.foreign = "foreign" in options
         if not self.foreign:
             machine.check_runs(self.arch, given=options.get("interpreter-path", ""))
         self.variant = self._variant()
+        self.offline = "offline" in options
+        if self.offline and "no-cache" in options:
+            raise UsageError("--offline takes all from the cache, and --no-cache nothing", hint="leave one of them out")
         self.asked = self._release()
-        # Before any thread: a worker is a fork.
-        self.workers = [Worker(f"{store.directory}/objects") for _ in range(os.cpu_count() or 1)]
-        for worker in self.workers:
-            stack.callback(worker.close)
-        self.client = Client(access=Access(ca=options.get("ca", ""), apt=hostapt.settings()))
-        stack.callback(self.client.close)
-        sources = [one for one in hostapt.sources() if self._serves(one.suite)]
+        self.more, self.stack = more, stack
+        self.access = Access(ca=options.get("ca", ""), apt=hostapt.settings())
+        self.sources = [one for one in hostapt.sources() if self._serves(one.suite)]
         self.pinned = options.get("keyring") or os.environ.get("KEYRING") or ""
         self.trust = release.Trust(
-            tuple(self._keyrings(sources)),
+            tuple(self._keyrings(self.sources)),
             check="no-check-gpg" not in options,
-            valid_until="no-check-valid-until" not in options,
+            valid_until="no-check-valid-until" not in options and not self.offline,
         )
+        self._fork()  # before any thread
+        try:
+            self._look()
+        except Stale as error:
+            progress.warning(f"the mirror changes just now, once more: {error.what}")
+            self._look()
+
+    def again(self) -> bool:
+        """Look once more, after files of the plan turned out to be missing; whether there is another plan now."""
+        before = self.plan.digest()
+        self._fork()
+        self._look()
+        return self.plan.digest() != before
+
+    def _fork(self) -> None:
+        """Have processes that unpack packages; each works in one tree alone."""
+        self.workers = [Worker(f"{self.store.directory}/objects") for _ in range(os.cpu_count() or 1)]
+        for worker in self.workers:
+            self.stack.callback(worker.close)
+
+    def _look(self) -> None:
+        """Read the releases and solve the plan. Raises BootstrapError; Stale if what they name is not there."""
+        self.client = Client(access=self.access)
+        self.stack.callback(self.client.close)
+        progress = self.progress
         progress.start("release")
-        main = self._main(Mirrors(self.client, self._bases("mirror", sources)))
+        main = self._main(self._mirrors("mirror"))
         self.codename = main.release.codename or main.suite
         self.mirror = main.mirrors.bases[0]
         self.components = main.components
         self.pockets = self._pockets(main.mirrors)
-        self.security = self._security(sources)
+        self.security = self._security()
         self.repositories = [main, *self.pockets, *([self.security] if self.security is not None else [])]
         progress.finish("release")
-        self.plan = plan.make(self.repositories, self._wish(more), store, progress, keep="no-cache" not in options)
+        self.plan = plan.make(self.repositories, self._wish(), self.store, progress)
 
     # -- the mirror and its release ----------------------------------------------------------------------------------
 
@@ -67,6 +94,10 @@ class System:
         settings = self.template.settings
         asked = self.options.get("release") or machine.codename(settings.get("host_id", "")) or settings["release"]
         return self.template.pairs("aliases").get(asked, asked)
+
+    def _mirrors(self, kind: str) -> Mirrors:
+        bases = self._bases(kind)
+        return KeptMirrors(self.client, bases, self.store, offline=self.offline, keep=self.trust.check)
 
     def _serves(self, suite: str) -> bool:
         """Whether a suite of the host's sources is one of this distribution, with packages for the architecture."""
@@ -79,13 +110,13 @@ class System:
         """Whether the distribution keeps an architecture apart from the others, on mirrors of its own."""
         return "ports_mirror" in self.template.settings and arch not in self.template.words("main_archs")
 
-    def _bases(self, kind: str, sources: list[hostapt.Source]) -> list[str]:
+    def _bases(self, kind: str) -> list[str]:
         """Where to look: the option or the environment; else the host's own sources, then the distribution's."""
         asked = self.options.get(kind.replace("_", "-")) or os.environ.get(kind.upper())
         if asked:
             return [word for word in asked.replace(",", " ").split() if word]
         security = kind == "security_mirror"
-        hosts = [one.uri for one in sources if one.suite.endswith(("-security", "/updates")) == security]
+        hosts = [one.uri for one in self.sources if one.suite.endswith(("-security", "/updates")) == security]
         public = self.template.settings["ports_mirror" if self._on_ports(self.arch) else kind]
         return [*dict.fromkeys(uri.rstrip("/") for uri in hosts), public]
 
@@ -128,7 +159,7 @@ class System:
         asked = self.asked
         guess = self.template.pairs("suites").get(asked) or asked
         try:
-            found = release.fetch(mirrors, guess, self.trust, self.store)
+            found = release.fetch(mirrors, guess, self.trust, self.memory)
             if guess == asked or found.suite == asked:
                 return self._repository(mirrors, guess, found)
         except Unavailable:
@@ -136,9 +167,9 @@ class System:
                 raise
         pointer = release.fetch(mirrors, asked, self.trust._replace(valid_until=False))
         try:
-            found = release.fetch(mirrors, pointer.codename, self.trust, self.store)
+            found = release.fetch(mirrors, pointer.codename, self.trust, self.memory)
         except release.NoRelease:
-            return self._repository(mirrors, asked, release.fetch(mirrors, asked, self.trust, self.store))
+            return self._repository(mirrors, asked, release.fetch(mirrors, asked, self.trust, self.memory))
         if found.suite != asked:
             raise BootstrapError(
                 f'the mirror {mirrors.bases[0]} says that "{asked}" is {pointer.codename}, and {pointer.codename} says '
@@ -164,11 +195,11 @@ class System:
                 self.progress.warning(f"without {suite}: {error.what}")
         return found
 
-    def _security(self, sources: list[hostapt.Source]) -> plan.Repository | None:
+    def _security(self) -> plan.Repository | None:
         """The suite of security updates; None where there is none, or, with a warning, where it cannot be had."""
         for suite in self._beside("security_suite"):
             try:
-                return self._beside_main(Mirrors(self.client, self._bases("security_mirror", sources)), suite)
+                return self._beside_main(self._mirrors("security_mirror"), suite)
             except Unavailable as error:
                 if "security-mirror" in self.options or "SECURITY_MIRROR" in os.environ:
                     raise
@@ -183,7 +214,7 @@ class System:
 
     def _beside_main(self, mirrors: Mirrors, suite: str) -> plan.Repository:
         """Raises BootstrapError; Unavailable where there is no such suite, or nothing of this architecture in it."""
-        found = release.fetch(mirrors, suite, self.trust, self.store)
+        found = release.fetch(mirrors, suite, self.trust, self.memory)
         if found.index("main", self.arch) is None:
             raise Unavailable(f'{mirrors.bases[0]}: "{suite}" has no packages for {self.arch}')
         return self._repository(mirrors, suite, found)
@@ -199,7 +230,7 @@ class System:
             )
         return variant
 
-    def _wish(self, more: Sequence[str]) -> plan.Wish:
+    def _wish(self) -> plan.Wish:
         end = f".{self.variant}" if self.variant else ""
         language = machine.locale(self.options.get("locale")).partition("_")[0]
         packages = self.template.words(f"packages{end}")
@@ -209,7 +240,7 @@ class System:
             priorities=("required", *self.template.words(f"priorities{end}")),
             first=tuple(self.template.words("first")),
             packages=tuple(packages),
-            optional=(*(word.replace("%l", language) for word in self.template.words(f"optional{end}")), *more),
+            optional=(*(word.replace("%l", language) for word in self.template.words(f"optional{end}")), *self.more),
             exclude=tuple(self.template.words("exclude")),
         )
 

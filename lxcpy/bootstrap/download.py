@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -56,6 +57,13 @@ class Mirrors:
         self.client = client
         self.bases = [client.access.learn(base) for base in bases]
         self.pause = pause  # seconds before the second try, doubled for each further one
+        self.sources: dict[str, str] = {}  # path: the base it came from
+        self.offline = False
+
+    @contextmanager
+    def session(self, name: str) -> Iterator[None]:
+        """The time in which files that belong together are read and verified."""
+        yield
 
     def read(self, path: str, limit: int) -> bytes:
         """A small file, unchecked. Raises Missing if a mirror is there but lacks it, BootstrapError if none is."""
@@ -90,6 +98,7 @@ class Mirrors:
             for path in paths:
                 try:
                     self._from(join(base, path), limit, sink, position, check)
+                    self.sources[path] = base
                     return
                 except Missing as error:
                     missing = missing or error

@@ -76,7 +76,7 @@ def install(
             _skeleton(root, settings)
             for worker in workers:
                 worker.start(target)
-            unpacking = Unpacking(plan, repositories, store, workers, progress)
+            unpacking = Unpacking(plan, repositories, store, workers, progress, target)
             stack.callback(unpacking.close)
             unpacking.start()
             unpacking.wait(1)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lxcpy.bootstrap import resolve
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.compression import Inflater
-from lxcpy.bootstrap.download import Broken, Expected, Mirrors, verify
+from lxcpy.bootstrap.download import Expected, Mirrors, Wrong
 from lxcpy.bootstrap.packages import Index
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.release import Release
@@ -95,13 +95,8 @@ class Wish(NamedTuple):
     exclude: tuple[str, ...] = ()
 
 
-def make(
-    repositories: Sequence[Repository], wish: Wish, store: Store, progress: Progress, *, keep: bool = True
-) -> Plan:
-    """The plan for a wish, from the cache if the same indices were asked the same before. Raises BootstrapError.
-
-    keep: False neither reads nor writes the cache of plans and indices.
-    """
+def make(repositories: Sequence[Repository], wish: Wish, store: Store, progress: Progress) -> Plan:
+    """The plan for a wish, from the cache if the same indices were asked the same before. Raises BootstrapError."""
     wanted = [
         (number, component, *_index_of(repository, component, arch))
         for number, repository in enumerate(repositories)
@@ -110,21 +105,20 @@ def make(
     ]
     hashes = [(number, component, expected.sha256) for number, component, _, _, expected in wanted]
     name = hashlib.sha256(json.dumps([_FORMAT, hashes, wish]).encode()).hexdigest()
-    if keep and (kept := _load(store, name)) is not None:
+    if (kept := _load(store, name)) is not None:
         return kept
     progress.start("index", total=sum(expected.size for *_, expected in wanted), unit="bytes")
     index = Index(wish.arch)
     with ThreadPoolExecutor(max_workers=min(len(wanted), 4) or 1) as pool:
         futures = [
-            pool.submit(_fetch, repositories[number], names, kind, expected, store if keep else None, progress)
+            pool.submit(_fetch, repositories[number], names, kind, expected, store, progress)
             for number, _, names, kind, expected in wanted
         ]
         for (number, component, *_), future in zip(wanted, futures, strict=True):
             index.add(future.result(), repository=number, component=component)
     progress.finish("index")
     plan = solve(index, wish)
-    if keep:
-        store.write(f"plans/{name}.json", json.dumps({"arch": plan.arch, "items": plan.items}).encode())
+    store.write(f"plans/{name}.json", json.dumps({"arch": plan.arch, "items": plan.items}).encode())
     return plan
 
 
@@ -162,48 +156,72 @@ def _index_of(repository: Repository, component: str, arch: str) -> tuple[list[s
 
 
 def _fetch(
-    repository: Repository, names: list[str], kind: str, expected: Expected, store: Store | None, progress: Progress
+    repository: Repository, names: list[str], kind: str, expected: Expected, store: Store, progress: Progress
 ) -> bytes:
-    """An index, decompressed while it arrives; kept in the store for the next time."""
-    data = store.read(expected) if store is not None else None
-    if data is not None:
-        progress.advance("index", len(data))
-        return _inflate(kind, [data])
-    received = bytearray()
-    plain = bytearray()
-    inflater = Inflater(kind)
-    # Nothing is verified yet while it is decompressed: what grows beyond the signed size is no index but a bomb.
+    """An index, decompressed while it arrives; kept in the store for the next time. Raises BootstrapError."""
     limit = repository.release.plain_size(names[-1].removeprefix(f"dists/{repository.suite}/")) or _LONGEST_INDEX
+    arrival = _Arrival(kind, names[-1], limit, progress)
+    for _ in range(2):
+        if store.fetch(repository.mirrors, names, expected, arrival.take) and arrival.received == expected.size:
+            return arrival.whole()
+        # It was there, or a part of it, or another process fetched it.
+        if (data := store.read(expected)) is not None:
+            progress.advance("index", expected.size - arrival.shown)
+            arrival.begin()
+            try:
+                arrival.feed(data)
+            except Wrong as error:
+                raise BootstrapError(str(error)) from error
+            return arrival.whole()
+    raise BootstrapError(
+        f'the cache "{store.directory}" does not keep what is written to it', hint="check the disk and its free space"
+    )
 
-    def sink(offset: int, chunk: bytes) -> None:
-        nonlocal inflater
-        if offset != len(received):
-            received.clear()
-            plain.clear()
-            inflater = Inflater(kind)
-        received.extend(chunk)
+
+class _Arrival:
+    """An index on its way, decompressed before its hash is known, which the store checks.
+
+    So what grows beyond the signed size is no index but a bomb, and no more of it is decompressed. What cannot be
+    decompressed is of no interest unless its hash turns out right.
+    """
+
+    def __init__(self, kind: str, name: str, limit: int, progress: Progress) -> None:
+        self.kind, self.name, self.limit, self.progress = kind, name, limit, progress
+        self.shown = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.received = 0
+        self.failure: BootstrapError | None = None
+        self.plain = bytearray()
+        self.inflater = Inflater(self.kind)
+
+    def take(self, offset: int, chunk: bytes) -> None:
+        """A piece of the file, as the store gets it; one that does not follow the last is of no use. Raises Wrong."""
+        self.progress.advance("index", len(chunk))
+        self.shown += len(chunk)
+        if offset == 0:
+            self.begin()
+        if offset == self.received and not self.failure:
+            self.received += len(chunk)
+            self.feed(chunk)
+
+    def feed(self, chunk: bytes) -> None:
+        """Raises Wrong."""
         try:
-            for part in inflater.feed(chunk):
-                plain.extend(part)
-                if len(plain) > limit:
-                    raise Broken(f"{names[-1]}: larger than it should be (more than {limit} bytes decompressed)")
+            for part in self.inflater.feed(chunk):
+                self.plain.extend(part)
+                if len(self.plain) > self.limit:
+                    raise Wrong(f"{self.name}: larger than it should be (more than {self.limit} bytes decompressed)")
         except BootstrapError as error:
-            raise Broken(f"{names[-1]}: {error}") from error
-        progress.advance("index", len(chunk))
+            self.failure = error
 
-    def check() -> None:
-        verify(names[-1], len(received), hashlib.sha256(received).hexdigest(), expected)
-
-    repository.mirrors.fetch(names, expected.size, sink, lambda: 0, check)
-    inflater.end()
-    if store is not None:
-        store.add(expected.sha256, bytes(received))
-    return bytes(plain)
-
-
-def _inflate(kind: str, chunks: Sequence[bytes]) -> bytes:
-    inflater = Inflater(kind)
-    return b"".join(plain for chunk in chunks for plain in inflater.feed(chunk))
+    def whole(self) -> bytes:
+        """The plain text. Raises BootstrapError."""
+        if self.failure:
+            raise BootstrapError(f"{self.name}: {self.failure.what}")
+        self.inflater.end()
+        return bytes(self.plain)
 
 
 def _load(store: Store, name: str) -> Plan | None:

@@ -133,6 +133,11 @@ def parse_date(text: str) -> int:
 
 def fetch(mirrors: Mirrors, suite: str, trust: Trust, store: Store | None = None) -> Release:
     """The verified release file of a suite. Raises BootstrapError."""
+    with mirrors.session(f"dists/{suite}"):
+        return _fetch(mirrors, suite, trust, store)
+
+
+def _fetch(mirrors: Mirrors, suite: str, trust: Trust, store: Store | None) -> Release:
     base = f"dists/{suite}"
     name = f"{mirrors.bases[0].rstrip('/')}/{base}/InRelease"
     try:

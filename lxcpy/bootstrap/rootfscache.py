@@ -3,20 +3,23 @@
     DIR/rootfs/NAME.lock       held by who makes NAME; whatever stands under a NAME whose lock is free is a leftover
     DIR/rootfs/NAME.partial/   the tree while it is made
     DIR/rootfs/NAME.packed     the finished one
+    DIR/rootfs/NAME.json       what is known of it: {"sha256": of the packed tree, and what its maker noted}
 
-A kill at any moment leaves a partial tree that the next run removes, never a packed one that is not whole.
+Whoever copies a tree shares its lock, so that nobody removes it meanwhile. A kill at any moment leaves a partial tree
+that the next run removes, never a packed one that is not whole.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.cache import DRAFT, Store, open_locked
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.errors import BootstrapError, meaning
 from lxcpy.log import Log
@@ -30,7 +33,8 @@ class Trees(NamedTuple):
 
     copy(source, target): an exact copy into an empty directory, its owners shifted where the container has an id map.
     remove(tree). pack(tree, file) and unpack(file, directory): the packed form. usable(file): whether it is one, whole.
-    shifted: copy shifts owners, so a tree is finished before it is copied.
+    shifted: copy shifts owners, so a tree is finished before it is copied. fingerprint(file): the SHA256 of what was
+    packed.
     """
 
     copy: Callable[[str, str], None]
@@ -39,6 +43,7 @@ class Trees(NamedTuple):
     unpack: Callable[[str, str], None]
     usable: Callable[[str], bool]
     shifted: bool = False
+    fingerprint: Callable[[str], str] | None = None
 
 
 class RootfsCache:
@@ -49,31 +54,35 @@ class RootfsCache:
         self.trees = trees
 
     def fill(
-        self, kind: str, key: str, target: str, make: Callable[[str], None], progress: Progress, *, anew: bool = False
-    ) -> None:
+        self, kind: str, key: str, target: str, make: Callable[[str], None], progress: Progress, *, anew: bool = False,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Put the tree KIND-KEY into the empty directory `target`; `make(directory)` makes it if it is not there.
 
-        anew: make it in any case. Raises BootstrapError, and what `make` and the storage raise.
+        anew: make it in any case. about: what to note of it, as plain data. Raises BootstrapError, and what `make` and
+        the storage raise.
         """
         name = f"{self.directory}/{kind}-{key}"
-        packed = f"{name}.packed"
-        if anew or not self.trees.usable(packed):
+        while anew or not self._copy(name, target, progress):
             with self._locked(name):
                 # Another process may have made it while this one waited.
-                if anew or not self.trees.usable(packed):
-                    self._make(name, make, progress)
+                if anew or not self.trees.usable(f"{name}.packed"):
+                    self._make(name, make, progress, about or {})
                     self._thin(kind)
                     if self._move(f"{name}.partial", target):
                         return
-        progress.start("copy")
-        self.trees.unpack(packed, target)
-        os.utime(packed)
-        progress.finish("copy")
+            anew = False
 
     def flush(self, kind: str) -> None:
         """Remove the packed trees of a kind (a template, or a template, release and architecture)."""
         for path in self._entries(kind):
-            _unlink(path)
+            remove(path)
+
+    def empty(self, directory: str) -> None:
+        """Remove all in a directory. Raises LxcpyError, OSError."""
+        with os.scandir(directory) as entries:
+            for entry in list(entries):
+                self.trees.remove(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
     @contextmanager
     def workplace(self, name: str) -> Iterator[str]:
@@ -87,7 +96,20 @@ class RootfsCache:
                 self.trees.remove(f"{path}.partial")
                 _unlink(f"{path}.lock")  # nobody else waits for a name with this process's number
 
-    def _make(self, name: str, make: Callable[[str], None], progress: Progress) -> None:
+    def _copy(self, name: str, target: str, progress: Progress) -> bool:
+        """Give the container a copy of the packed tree; False if there is none."""
+        with self._locked(name, shared=True):
+            if not self.trees.usable(f"{name}.packed"):
+                return False
+            progress.start("copy")
+            self.trees.unpack(f"{name}.packed", target)
+            os.utime(f"{name}.packed")
+            progress.finish("copy")
+            return True
+
+    def _make(
+        self, name: str, make: Callable[[str], None], progress: Progress, about: Mapping[str, Any]
+    ) -> None:
         partial = f"{name}.partial"
         try:
             os.mkdir(partial, 0o755)
@@ -97,11 +119,24 @@ class RootfsCache:
             raise
         progress.start("pack")
         try:
+            _unlink(f"{name}.json")
             self.trees.pack(partial, f"{name}.packed")
+            self._note(name, about)
         except BaseException:
             self.trees.remove(partial)
             raise
         progress.finish("pack")
+
+    def _note(self, name: str, about: Mapping[str, Any]) -> None:
+        digest = {"sha256": self.trees.fingerprint(f"{name}.packed")} if self.trees.fingerprint else {}
+        draft = f"{name}.json.{os.getpid()}{DRAFT}"
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump({**about, **digest}, file)
+            os.rename(draft, f"{name}.json")
+        except OSError as error:  # of a full disk, as a rule: the tree itself is there
+            LOG.warn(f"cannot write {name}.json: {meaning(error)}")
+            _unlink(draft)
 
     def _move(self, partial: str, target: str) -> bool:
         """Give the tree just made to the container, for free on one file system; False where it is another."""
@@ -127,17 +162,16 @@ class RootfsCache:
     def _thin(self, kind: str) -> None:
         """Keep the last used of a kind."""
         for path in sorted(self._entries(kind), key=os.path.getmtime, reverse=True)[_KEPT:]:
-            _unlink(path)
+            remove(path)
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str, *, shared: bool = False) -> Iterator[None]:
         """Hold NAME's lock; leftovers of those who held one and were killed are removed first."""
         try:
-            lock = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = open_locked(f"{name}.lock", fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except OSError as error:
             raise BootstrapError(f'cannot use the cache "{self.directory}": {meaning(error)}') from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             self._sweep(os.path.basename(name))
             yield
         finally:
@@ -148,16 +182,32 @@ class RootfsCache:
             name, end = os.path.splitext(entry)
             if end != ".partial":
                 continue
-            lock = os.open(f"{self.directory}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = -1
             try:
                 if name != own:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock = open_locked(f"{self.directory}/{name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
                 LOG.info(f"removing {entry}, which a killed run left")
                 self.trees.remove(f"{self.directory}/{entry}")
             except BlockingIOError:
                 continue  # somebody is at work
             finally:
-                os.close(lock)
+                if lock >= 0:
+                    os.close(lock)
+
+
+def remove(path: str) -> bool:
+    """Remove a packed tree and what belongs to it; False if it is in use."""
+    name = path.removesuffix(".packed")
+    try:
+        lock = open_locked(f"{name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    try:
+        for end in ("packed", "json", "lock"):
+            _unlink(f"{name}.{end}")
+        return True
+    finally:
+        os.close(lock)
 
 
 def _unlink(path: str) -> None:

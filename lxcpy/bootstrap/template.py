@@ -80,6 +80,7 @@ DEB = (
     Setting("flush-cache", "F", None, "make the cached root filesystem anew"),
     Setting("clean", "c", None, "remove the template's cached root filesystems afterwards"),
     Setting("no-cache", "", None, "neither read nor write a cache"),
+    Setting("offline", "", None, "take all from the cache, fetch nothing"),
     Setting("debug", "d", None, "trace the template's scripts, and keep the log"),
 )
 # Those that not every template has: its ini names them in `options`.

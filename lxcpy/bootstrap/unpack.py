@@ -33,8 +33,10 @@ class Unpacking:
         store: Store,
         workers: Sequence[Worker],
         progress: Progress,
+        target: str,
     ) -> None:
         self.plan = plan
+        self.target = target
         self.repositories = repositories
         self.store = store
         self.workers = workers
@@ -52,6 +54,7 @@ class Unpacking:
     def start(self) -> None:
         """Begin. The package that knows the system's users is unpacked before all others, as dpkg would need it."""
         missing = [item for item in self._wanted if not self.store.holds(item.expected)]
+        _check_reachable([item for item in missing if self.repositories[item.repository].mirrors.offline])
         if missing:
             self.progress.start("download", total=sum(item.size for item in missing), unit="bytes")
         self.progress.start("unpack", total=len(self._wanted), unit="packages")
@@ -151,7 +154,7 @@ class Unpacking:
             raise BootstrapError(f"{item.name}: {error.what}", hint=error.hint) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise download.full_disk(error, f"the new system, unpacking {item.name}") from error
+                raise download.full_disk(error, self.target) from error
             raise BootstrapError(f"{item.name}: cannot be unpacked: {error}") from error
         _check_identity(item, found)
         self.progress.advance("unpack")
@@ -161,6 +164,16 @@ class Unpacking:
             if not any(self._left.values()):
                 self.progress.finish("unpack")
             self._change.notify_all()
+
+
+def _check_reachable(lost: Sequence[Item]) -> None:
+    """Raises BootstrapError that names the packages which are not there and may not be fetched."""
+    if lost:
+        names = ", ".join(sorted(f"{item.name} {item.version}" for item in lost))
+        raise BootstrapError(
+            f"--offline fetches nothing, and {len(lost)} packages are not in the cache: {names}",
+            hint="make the same once without --offline",
+        )
 
 
 def _check_identity(item: Item, found: dict[str, Any]) -> None:

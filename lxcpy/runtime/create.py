@@ -166,7 +166,9 @@ def _trees(config: ConfigFile) -> Trees:
     def copy(source: str, target: str) -> None:
         copy_tree(source, target, shift=shift if uids else None)
 
-    return Trees(copy, remove_tree, blob.pack, blob.unpack, blob.usable, shifted=bool(uids))
+    return Trees(
+        copy, remove_tree, blob.pack, blob.unpack, blob.usable, shifted=bool(uids), fingerprint=blob.fingerprint
+    )
 
 
 def _add_header(config_path: str, template: Any, words: Sequence[str]) -> None:

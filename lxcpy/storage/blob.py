@@ -12,6 +12,7 @@ made in instead: after a crash in that boot it counts as stale. `settle` forces 
 from __future__ import annotations
 
 import errno
+import hashlib
 import marshal
 import mmap
 import os
@@ -43,6 +44,7 @@ FOOTER = struct.Struct("<QQI16s8s")  # index offset, index length, CRC of the in
 SETTLED = bytes(16)
 _SETTLES = 60.0  # seconds after which the kernel has written most of it by itself
 _VERSION = 1
+_PIECE = 4 << 20  # bytes
 
 # In the index, which marshal reads as tuples:
 # folder: (path, mode, uid, gid, mtime, attributes, files, specials)
@@ -95,6 +97,17 @@ def usable(path: str) -> bool:
     except (OSError, StorageError):
         return False
     return True
+
+
+def fingerprint(path: str) -> str:
+    """The SHA256 of what was packed, as hexadecimal; `settle` does not change it. Raises OSError."""
+    state = hashlib.sha256()
+    with Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as file:
+        left = max(os.fstat(file.number).st_size - FOOTER.size, 0)
+        while left and (data := os.read(file.number, min(left, _PIECE))):
+            state.update(data)
+            left -= len(data)
+    return state.hexdigest()
 
 
 def settle(path: str, *, once_older: float = 0.0) -> None:
