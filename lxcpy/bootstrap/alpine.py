@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from lxcpy import paths
-from lxcpy.bootstrap import apkdb, apkformat, apksolve, download, install, machine, rsa
+from lxcpy.bootstrap import apkdb, apkformat, apksolve, download, hostapt, install, machine, rsa
+from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.apkformat import Package
 from lxcpy.bootstrap.apkinstall import Installation
 from lxcpy.bootstrap.cache import Store
@@ -18,6 +19,7 @@ from lxcpy.bootstrap.chroot import Chroot, Settings
 from lxcpy.bootstrap.download import Client, Mirrors, Missing
 from lxcpy.bootstrap.imagecache import Images, Record
 from lxcpy.bootstrap.job import Job
+from lxcpy.bootstrap.proxy import clean
 from lxcpy.bootstrap.rootfscache import RootfsCache
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, write_in_root
@@ -91,7 +93,7 @@ class System:
         self.trust = "allow-untrusted" not in options
         self.keys = _keys(job)
         self.used: set[str] = set()
-        self.client = Client()
+        self.client = Client(access=Access(ca=options.get("ca", ""), apt=hostapt.settings()))
         stack.callback(self.client.close)
         mirrors = (options.get("mirror") or settings["mirror"]).replace(",", " ").split()
         job.progress.start("release")
@@ -123,7 +125,7 @@ class System:
         versions = [one.version for one in index if one.name == self.job.template.settings["names_release"]]
         match = re.match(r"(\d+\.\d+)\.", versions[0]) if versions else None
         if match is None:
-            raise BootstrapError(f"{mirrors[0]}: its {_NEWEST} does not tell its number", hint="name it: -r 3.20")
+            raise BootstrapError(f"{clean(mirrors[0])}: its {_NEWEST} does not tell its number", hint="name it: -r 3.20")
         return f"v{match[1]}"
 
     def _index(self, repository: Mirrors, number: int) -> list[Package]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from lxcpy import paths
-from lxcpy.bootstrap import image, machine
+from lxcpy.bootstrap import hostapt, image, machine
+from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Client, Expected, Missing
 from lxcpy.bootstrap.imagecache import Images, Record
@@ -29,7 +30,7 @@ _COLUMNS = "{:<15}  {:<10}  {:<5}  {:<7}  {:<14}"  # LXC's
 
 def listing(template: Template, options: Mapping[str, str]) -> str:
     """The server's images that fit the options, as LXC prints them. Raises BootstrapError, UsageError."""
-    client = Client()
+    client = _client(options)
     try:
         server = Server(client, options, template.settings["server"], mode="system", compat=_COMPAT)
         return _table(_fitting(server.builds(), options, all_variants="variant" not in options))
@@ -41,7 +42,7 @@ def fill(job: Job) -> str:
     """Make the system and sort the config. Raises BootstrapError, UsageError."""
     store = Store(paths.cache_dir())
     with ExitStack() as stack:
-        client = Client()
+        client = _client(job.options)
         stack.callback(client.close)
         mode = "user" if job.trees.shifted else "system"
         server = Server(client, job.options, job.template.settings["server"], mode=mode, compat=_COMPAT)
@@ -55,6 +56,10 @@ def fill(job: Job) -> str:
         _tree(job, store, kept, record, meta, "-".join(["download", *names]))
     image.finish(job, meta, distribution=options["dist"], arch=options["arch"], trusted="no-validate" in options)
     return ""
+
+
+def _client(options: Mapping[str, str]) -> Client:
+    return Client(access=Access(ca=options.get("ca", ""), apt=hostapt.settings()))
 
 
 def _asked(job: Job, server: Server) -> dict[str, str]:

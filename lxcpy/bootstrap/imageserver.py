@@ -42,8 +42,8 @@ class Server:
 
     def __init__(self, client: Client, options: Mapping[str, str], default: str, *, mode: str, compat: int) -> None:
         address = options.get("server") or default
-        self.url = address if "://" in address else f"https://{address}"
-        self.mirrors = Mirrors(client, [self.url])
+        self.mirrors = Mirrors(client, [address if "://" in address else f"https://{address}"])
+        self.url = self.mirrors.bases[0]  # without a login
         self.mode, self.compat = mode, compat
         self.validate = "no-validate" not in options
         self.keyrings = [keyring.load(options["keyring"])] if "keyring" in options else []

@@ -292,7 +292,19 @@ def test_an_unknown_authority_is_refused(create: Creation, store: Images, files:
     store.add(files)
     store.publish()
     del create.env["SSL_CERT_FILE"]
-    assert "certificate verify failed" in create.bad(*IMAGE).lower().replace("_", " ")
+    assert "its certificate is not trusted (self-signed certificate)" in create.bad(*IMAGE)
+
+
+def test_a_private_authority_can_be_named_and_a_login_stays_secret(
+    create: Creation, store: Images, files: dict[str, Path], tls: tuple[Path, Path]
+) -> None:
+    store.add(files)
+    store.publish()
+    del create.env["SSL_CERT_FILE"]
+    url = create.server.url.replace("https://", "https://me:hush@")
+    directory = create.good(*IMAGE, f"--ca={tls[0]}", server=url)
+    assert "hush" not in (directory / "config").read_text()
+    assert "hush" not in create.bad("-d", "x", "-r", "1", "-a", "y", f"--ca={tls[0]}", server=url)
 
 
 def test_an_image_may_not_run_programs_of_the_host(
