@@ -71,11 +71,7 @@ class Container:
                 found = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name, detail=detail)["container"]
                 if found:
                     return {**found, "ours": True}
-        theirs = lxcclient.command(self.lxcpath, self.name)
-        state = theirs.state()
-        if state == "STOPPED":
-            return None
-        return {"name": self.name, "state": state, "pid": theirs.init_pid(), "ours": False}
+        return lxcclient.command(self.lxcpath, self.name).now()
 
     @property
     def state(self) -> str:
@@ -232,7 +228,7 @@ class Container:
                         return str(answer["state"])
                     except TimeoutError:
                         return None
-        return lxcclient.command(self.lxcpath, self.name).wait(tuple(wanted), timeout)
+        return lxcclient.command(self.lxcpath, self.name).wait(tuple(wanted), timeout, change=change)
 
     def shutdown(self, timeout: float | None = 60) -> bool:
         """Ask init to halt and wait: did it stop within `timeout` seconds (None: for ever; 0: not waited for)?"""
@@ -253,12 +249,13 @@ class Container:
         self.signal("reboot")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            reached = self.wait(["RUNNING", "STOPPED"], left, change=self.init_pid == pid)
-            if reached is None or reached == "STOPPED":
-                return False
+            left = 1.0 if deadline is None else deadline - time.monotonic()
+            # looked at now and then: it may have rebooted between the question for its pid and the wait
+            reached = self.wait(["RUNNING", "STOPPED"], min(left, 1.0), change=self.init_pid == pid)
             if self.init_pid not in (0, pid):
                 return True
+            if reached == "STOPPED" or left <= 0:
+                return False
 
     def freeze(self) -> None:
         """Stop every process until thawed. Raises StateError when it is not running."""
@@ -391,9 +388,6 @@ def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:
                 if one["state"] != "STOPPED":
                     found[one["name"]] = {**one, "ours": True}
     for name in lxcclient.running(lxcpath):
-        if name not in found:
-            theirs = lxcclient.command(lxcpath, name)
-            state = theirs.state()
-            if state != "STOPPED":
-                found[name] = {"name": name, "state": state, "pid": theirs.init_pid(), "ours": False}
+        if name not in found and (one := lxcclient.command(lxcpath, name).now()):
+            found[name] = one
     return found

@@ -19,11 +19,12 @@ lxc.pty.max = 16
 lxc.environment = FROM_CONFIG=yes
 lxc.console.buffer.size = 4096
 """
-# it says something on the console, ends on the halt signal, and reaps
+# it says something on the console, ends on the halt signal, reboots on the other, and reaps
 INIT = """\
 #!/bin/sh
 trap 'exit 0' PWR
 trap 'exec /bin/sh /init' HUP
+trap '/bin/reboot -f' INT
 echo booted
 while :; do sleep 1000 & wait $!; done
 """

@@ -257,10 +257,8 @@ def states_inside(lxcpath: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     try:
         for name in lxcclient.running(lxcpath):
-            monitor = lxcclient.command(lxcpath, name)
-            state = monitor.state()
-            if state != "STOPPED":
-                found[name] = {"name": name, "state": state, "pid": monitor.init_pid(), "ours": False}
+            if one := lxcclient.command(lxcpath, name).now():
+                found[name] = one
     except OSError:
         pass  # no /proc in there
     return found

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lxcpy.container import Container
+
 
 class Args(CommonArgs):
     foreground: bool
@@ -90,7 +92,7 @@ def run(args: Args) -> int:
         return 0
     started = container.start(**settings, foreground=args.foreground)
     if started.already:
-        raise _running(args.name)
+        raise _running(container)
     if not args.quiet:
         for warning in started.warnings:
             sys.stderr.write(f"lxcpy-start: {args.name}: warning: {warning}\n")
@@ -102,8 +104,9 @@ def run(args: Args) -> int:
     return 0
 
 
-def _running(name: str) -> StateError:
+def _running(container: Container) -> StateError:
     """What a start of a running container says; LXC ends with 0 then."""
+    name = container.name
     error = StateError(f"{name} is already running", hint=f"lxcpy-attach -n {name} enters it")
-    error.code = 0
+    error.code = 0 if container.state != "STOPPED" else 1  # its monitor is about to end, and nothing runs then
     return error

@@ -24,7 +24,7 @@ from lxcpy.kernel.fd import Fd
 from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, starting, state
 from lxcpy.runtime.children import Ending
 from lxcpy.runtime.consoles import Console, Ttys
-from lxcpy.runtime.lxcserver import Server
+from lxcpy.runtime.lxcserver import Server, Taken
 from lxcpy.runtime.starting import Asked, Starting
 from lxcpy.runtime.target import LiveTarget
 from lxcpy.runtime.teardown import needs_process, teardown, teardown_apart
@@ -132,7 +132,9 @@ class Live:
             try:
                 self.open_server()
             except LxcpyError as error:
-                asked.answer({"error": error.to_dict()})
+                # a real LXC's monitor runs it, whose business its pid is
+                taken = isinstance(error, Taken)
+                asked.answer({"already": True, "pid": 0} if taken else {"error": error.to_dict()})
                 self._drop_if_done()
                 return
         self.starting = Starting(self, asked)

@@ -10,12 +10,18 @@ import _socket
 import errno
 import os
 import struct
+import time
 
 from lxcpy.errors import StateError, meaning
 from lxcpy.kernel.record import NamedTuple
 from lxcpy.runtime import lxcprotocol as wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 TIMEOUT = 10.0  # seconds; a monitor answers from memory, so one that does not is stuck or stopped
+LOOK = 0.1  # seconds between two looks for a monitor that is not there
 _TIMEVAL = struct.Struct("ll")
 
 
@@ -59,6 +65,16 @@ class Command:
     def running(self) -> bool:
         """Is there a monitor at all?"""
         return self.state() != "STOPPED"
+
+    def now(self) -> dict[str, Any] | None:
+        """What Container.describe says of a container of real LXC's; None when it is STOPPED."""
+        state = self.state()
+        if state == "STOPPED":
+            return None
+        try:
+            return {"name": self.name, "state": state, "pid": self.init_pid(), "ours": False}
+        except Gone:  # it has stopped in between
+            return None
 
     def init_pid(self) -> int:
         """The pid of init as this process sees it; 0 before there is one."""
@@ -154,40 +170,44 @@ class Command:
         answer = self._ask(wire.CONSOLE_LOG, data)
         return answer.data.rstrip(b"\0") if answer.result == 0 else b""
 
-    def wait(self, states: tuple[str, ...], timeout: float | None = None) -> str | None:
-        """Wait for one of `states`: the state reached, or None after `timeout` seconds."""
-        mask = wire.STATE_MASK.pack(*(state in states for state in wire.STATES))
-        try:
-            answer = self._ask(wire.ADD_STATE_CLIENT, mask, hold=True)
-        except Gone:
-            return "STOPPED" if "STOPPED" in states else self._appear(states, timeout)
-        with _closing(answer.sock):
-            if answer.result < 0:
-                raise StateError(f'container "{self.name}": {os.strerror(-answer.result)}')
-            if answer.result < wire.MAX_STATE:
-                return wire.STATES[answer.result]
-            answer.sock.settimeout(timeout)
-            try:
-                data = answer.sock.recv(wire.MESSAGE.size)
-            except TimeoutError:
-                return None
-            except OSError:
-                data = b""
-        if len(data) == wire.MESSAGE.size:
-            return wire.STATES[wire.parse_message(data).value % wire.MAX_STATE]
-        return "STOPPED" if "STOPPED" in states else self._appear(states, timeout)
+    def wait(self, states: tuple[str, ...], timeout: float | None = None, *, change: bool = False) -> str | None:
+        """Wait for one of `states`: the state reached, or None after `timeout` seconds.
 
-    def _appear(self, states: tuple[str, ...], timeout: float | None) -> str | None:
-        """Wait for a container that nobody runs yet. Nothing tells of a new socket, so it is looked for."""
-        import time
-
+        change: not the state it is in now, only one that it enters from now on.
+        """
         end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # 2 is LXC's word for `from now on`; a client with it on RUNNING is kept over a reboot, all others are not
+            asked = (1 + change if state in states else 2 * (state == "RUNNING") for state in wire.STATES)
+            try:
+                answer = self._ask(wire.ADD_STATE_CLIENT, wire.STATE_MASK.pack(*asked), hold=True)
+            except Gone:
+                if "STOPPED" in states:
+                    return "STOPPED"
+                if not self._appear(end):
+                    return None
+                continue
+            finally:
+                change = False  # what comes after the first answer is new
+            with _closing(answer.sock):
+                if answer.result < 0:
+                    raise StateError(f'container "{self.name}": {os.strerror(-answer.result)}')
+                if answer.result < wire.MAX_STATE:
+                    return wire.STATES[answer.result]
+                reached = _told(answer.sock, end)
+            if reached is None or reached in states:
+                return reached
+            if not reached:
+                time.sleep(LOOK)  # it ends, or reboots: ask again
+
+    def _appear(self, end: float | None) -> bool:
+        """Wait for a container that nobody runs yet. Nothing tells of a new socket, so it is looked for."""
         while self.state() == "STOPPED":
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                return None
-            time.sleep(0.1 if left is None else min(left, 0.1))
-        return self.wait(states, None if end is None else max(end - time.monotonic(), 0))
+            left = LOOK if end is None else end - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, LOOK))
+        return True
 
     def _ask_fd(self, command: int) -> int:
         answer = self._ask(command)
@@ -264,6 +284,18 @@ def _hashed(digest: str, lxcpath: str) -> str | None:
         return asked.name_of() if asked.lxcpath() == lxcpath else None
     except StateError:
         return None
+
+
+def _told(sock: _socket.socket, end: float | None) -> str | None:
+    """The state that a state client is told of; empty when the monitor hangs up, None when the time is over."""
+    sock.settimeout(None if end is None else max(end - time.monotonic(), 0.001))
+    try:
+        data = sock.recv(wire.MESSAGE.size)
+    except TimeoutError:
+        return None
+    except OSError:
+        return ""
+    return wire.STATES[wire.parse_message(data).value % wire.MAX_STATE] if len(data) == wire.MESSAGE.size else ""
 
 
 class _closing:

@@ -68,6 +68,10 @@ class _Client:
         return client
 
 
+class Taken(StateError):
+    """Somebody listens under this name: the container runs, under LXC or under lxcpy."""
+
+
 class _Drop(Exception):
     """The connection is closed without an answer."""
 
@@ -75,7 +79,7 @@ class _Drop(Exception):
 class Server:
     """The command socket of one container.
 
-    Raises StateError when the name is taken: the container runs, under LXC or under lxcpy.
+    Raises Taken, and StateError when there is no socket to be had.
     """
 
     def __init__(self, lxcpath: str, name: str, target: Target, packed: Mapping[str, Any] | None = None) -> None:
@@ -109,7 +113,7 @@ class Server:
         except OSError as error:
             self._listener.close()
             if error.errno == errno.EADDRINUSE:
-                raise StateError(f'container "{name}" is already running') from error
+                raise Taken(f'container "{name}" is already running') from error
             raise StateError(f'container "{name}": its command socket cannot be made: {meaning(error)}') from error
 
     def fileno(self) -> int:
