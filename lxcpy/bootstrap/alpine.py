@@ -125,7 +125,8 @@ class System:
         versions = [one.version for one in index if one.name == self.job.template.settings["names_release"]]
         match = re.match(r"(\d+\.\d+)\.", versions[0]) if versions else None
         if match is None:
-            raise BootstrapError(f"{clean(mirrors[0])}: its {_NEWEST} does not tell its number", hint="name it: -r 3.20")
+            what = f"{clean(mirrors[0])}: its {_NEWEST} does not tell its number"
+            raise BootstrapError(what, hint="name it: -r 3.20")
         return f"v{match[1]}"
 
     def _index(self, repository: Mirrors, number: int) -> list[Package]:
