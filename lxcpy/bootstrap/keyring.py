@@ -17,7 +17,11 @@ from lxcpy.errors import BootstrapError, meaning
 
 HOST_PLACES = ("/usr/share/keyrings", "/etc/apt/keyrings", "/etc/apt/trusted.gpg.d")
 _ARMOR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-_PUBLIC_KEY, _PUBLIC_SUBKEY = 6, 14
+_SIGNATURE, _PUBLIC_KEY, _PUBLIC_SUBKEY = 2, 6, 14
+# Types of signatures by which a key tells of itself, and of their subpackets (RFC 9580, sections 5.2.1 and 5.2.3).
+_DIRECT = 0x1F
+_SELF = (0x10, 0x11, 0x12, 0x13, _DIRECT)
+_MADE, _EXPIRES, _ISSUER, _ISSUER_FINGERPRINT = 2, 9, 16, 33
 
 
 class Keyring(NamedTuple):
@@ -113,12 +117,60 @@ def packets(data: bytes) -> Iterator[tuple[int, bytes]]:
 def fingerprints(data: bytes, *, subkeys: bool = False) -> list[str]:
     """The fingerprints of the primary keys (and subkeys) in binary keyring data. Raises ValueError, IndexError."""
     tags = (_PUBLIC_KEY, _PUBLIC_SUBKEY) if subkeys else (_PUBLIC_KEY,)
-    found = []
+    return [one for tag, body in packets(data) if tag in tags for one in _fingerprint(body)]
+
+
+def _fingerprint(body: bytes) -> list[str]:
+    """The fingerprint of a key's packet, or none of an unknown version."""
+    if body[:1] == b"\x04":
+        # SHA-1 over 0x99, the length in two bytes and the packet (RFC 9580, section 5.5.4.2).
+        digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
+        return [digest.hexdigest().upper()]
+    if body[:1] == b"\x06":
+        return [hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()]
+    return []
+
+
+def expiries(data: bytes) -> dict[str, int]:
+    """Until when each version 4 primary key is valid by its newest signature of itself, in seconds since the epoch.
+
+    0 for one without end. The signatures are not verified: the keyring is the host's or pinned. Raises ValueError,
+    IndexError.
+    """
+    found: dict[str, int] = {}
+    key, born = "", 0
+    newest = (0, 0)
     for tag, body in packets(data):
-        if tag in tags and body[:1] == b"\x04":
-            # Version 4: SHA-1 over 0x99, the length in two bytes and the packet (RFC 9580, section 5.5.4.2).
-            digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
-            found.append(digest.hexdigest().upper())
-        elif tag in tags and body[:1] == b"\x06":
-            found.append(hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper())
+        if tag == _PUBLIC_KEY and body[:1] == b"\x04":
+            (key,) = _fingerprint(body)
+            born, newest, found[key] = int.from_bytes(body[1:5], "big"), (0, 0), 0
+        elif tag == _SIGNATURE and key and body[:1] == b"\x04" and body[1] in _SELF:
+            told = _subpackets(body)
+            issuer = told.get(_ISSUER) or told.get(_ISSUER_FINGERPRINT, b"")[-8:]
+            # As GnuPG: what it says with a user's name counts before what it says of itself alone.
+            made = (int(body[1] != _DIRECT), int.from_bytes(told.get(_MADE, b""), "big"))
+            if issuer.hex().upper() == key[-16:] and made >= newest:
+                newest, lasts = made, int.from_bytes(told.get(_EXPIRES, b""), "big")
+                found[key] = born + lasts if lasts else 0
+    return found
+
+
+def _subpackets(body: bytes) -> dict[int, bytes]:
+    """type: content of the subpackets of a version 4 signature; hashed ones win (RFC 9580, section 5.2.3.7)."""
+    hashed = int.from_bytes(body[4:6], "big")
+    rest = 6 + hashed
+    areas = (body[rest + 2 : rest + 2 + int.from_bytes(body[rest : rest + 2], "big")], body[6:rest])
+    found: dict[int, bytes] = {}
+    for area in areas:
+        place = 0
+        while place < len(area):
+            length, place = area[place], place + 1
+            if 192 <= length < 255:
+                length, place = ((length - 192) << 8) + area[place] + 192, place + 1
+            elif length == 255:
+                length, place = int.from_bytes(area[place : place + 4], "big"), place + 4
+            found[area[place] & 0x7F] = area[place + 1 : place + length]
+            place += length
+            if not length:
+                raise ValueError("a subpacket without content")
     return found

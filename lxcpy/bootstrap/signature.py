@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lxcpy.bootstrap.keyring import Keyring
+from lxcpy.bootstrap.keyring import Keyring, expiries
 from lxcpy.errors import BootstrapError, meaning
 
 _CLEAR = b"-----BEGIN PGP SIGNED MESSAGE-----"
@@ -160,4 +161,9 @@ def _sqv(data: bytes, signature: bytes, keyrings: Sequence[Keyring], name: str) 
     if result.returncode or not keys:
         words = " ".join(result.stderr.decode(errors="replace").split()) or "no key of the keyrings made it"
         raise BootstrapError(f"{name}: bad signature: {words}", hint=_KEY_HINT)
-    return keys
+    # sqv takes what an expired key signed while it was valid, and the date of a signature is whoever signs to choose.
+    ends = {key: end for keyring in keyrings for key, end in expiries(keyring.data).items()}
+    valid = tuple(key for key in keys if not 0 < ends.get(key, 0) < time.time())
+    if not valid:
+        raise _refused(name, ("EXPKEYSIG", keys[0]), b"")
+    return valid

@@ -55,6 +55,17 @@ def test_gnupg_reads_the_same_keys_in_them(name: str, tmp_path: Path) -> None:
     assert sorted(primary) == sorted(found.words("fingerprints"))
 
 
+@requires("gpg")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_keys_end_when_gnupg_says_so(name: str, tmp_path: Path) -> None:
+    found = template.find(name)
+    path = found.file(SHIPPED[name][0]) or ""
+    argv = ["gpg", "--homedir", str(tmp_path), "--with-colons", "--show-keys", path]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    ends = [int(line.split(":")[6] or 0) for line in lines if line.startswith("pub:")]
+    assert sorted(keyring.expiries(keyring.load(path).data).values()) == sorted(ends)
+
+
 def test_debians_own_package_has_the_same_keys() -> None:
     host = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     if not host.exists():

@@ -305,3 +305,66 @@ def test_an_endless_one_is_cut_off(archive: Archive, server: Server, key: Key) -
     server.faults["InRelease"] = endless
     said = refusal(server, key.ring)
     assert said[0] == "URL/dists/tiny/InRelease: larger than it should be (more than 8388608 bytes)"
+
+
+@requires("sqv")
+class TestWithoutGpgv:
+    """A host whose apt uses sqv and that has no gpgv, as Debian from trixie on."""
+
+    @pytest.fixture(autouse=True)
+    def no_gpgv(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        which = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda name: None if name == "gpgv" else which(name))
+
+    @pytest.mark.parametrize("inline", [True, False])
+    def test_a_good_one_is_taken(self, archive: Archive, server: Server, key: Key, inline: bool) -> None:
+        archive.publish(inline=inline)
+        assert fetch(server, key.ring).keys == (key.fingerprint,)
+
+    @pytest.mark.parametrize("inline", [True, False])
+    def test_a_changed_one_is_refused(self, archive: Archive, server: Server, key: Key, inline: bool) -> None:
+        path = archive.publish(inline=inline) / ("InRelease" if inline else "Release")
+        path.write_bytes(path.read_bytes().replace(b"Origin: Tiny", b"Origin: Evil"))
+        assert f"URL/dists/tiny/{path.name}: bad signature: " in refusal(server, key.ring)[0]
+
+    def test_another_key_is_refused(self, archive: Archive, server: Server, tmp_path: Path) -> None:
+        archive.publish()
+        assert ": bad signature: " in refusal(server, Key(tmp_path / "other").ring)[0]
+
+    def test_a_revoked_key_is_refused(self, archive: Archive, server: Server, tmp_path: Path) -> None:
+        archive.key = Key(tmp_path / "revoked")
+        archive.publish()
+        archive.key.revoke()
+        assert ": bad signature: " in refusal(server, archive.key.ring)[0]
+
+    def test_an_expired_key_is_refused(self, archive: Archive, server: Server, tmp_path: Path) -> None:
+        archive.key = Key(tmp_path / "expired", expire="seconds=1")
+        archive.publish()
+        time.sleep(2)
+        said = f"the key {archive.key.fingerprint} that signed it is expired"
+        assert refusal(server, archive.key.ring)[0].endswith(said)
+
+    def test_a_forgeable_hash_is_refused(self, archive: Archive, server: Server, key: Key) -> None:
+        path = archive.publish() / "InRelease"
+        text, _ = signature.split(path.read_bytes(), "t")
+        path.write_bytes(key.clearsign(text + b"\n", "--digest-algo", "SHA1"))
+        assert ": bad signature: " in refusal(server, key.ring)[0]
+
+    def test_with_neither_nothing_is_taken(
+        self, archive: Archive, server: Server, key: Key, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        archive.publish()
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        assert refusal(server, key.ring) == [
+            "URL/dists/tiny/InRelease: nothing here can check its signature",
+            "  hint: install gpgv or sqv; --no-check-gpg goes on without, if you trust the network and the mirror",
+        ]
+
+
+def test_escaped_lines_of_a_signed_text_come_out_as_signed(archive: Archive, server: Server, key: Key) -> None:
+    """RFC 9580, section 7.2: a line that begins with a dash is escaped in the file, and is not so in the text."""
+    path = archive.publish() / "InRelease"
+    text, _ = signature.split(path.read_bytes(), "t")
+    path.write_bytes(key.clearsign(b"X-Dash: 1\n-----BEGIN: 2\n" + text + b"\n"))
+    found = fetch(server, key.ring)
+    assert found.fields["-----BEGIN"] == "2"
