@@ -140,6 +140,8 @@ def load_source(lxcpath: str, name: str, config_file: str | None = None) -> Sour
     """What is known of a container that is to be copied, and is held. Raises StateError, ConfigErrors, StorageError."""
     path = config_file or lookup.config_path(lxcpath, name)
     if not os.path.exists(path):
+        if config_file:
+            raise StateError(f'the config file "{config_file}" does not exist', hint="--rcfile names it")
         raise lookup.no_such(lxcpath, name)
     config = config_load.load(path)
     if not config.rootfs.path:

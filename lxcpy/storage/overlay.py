@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from typing import NamedTuple
 
@@ -127,6 +128,7 @@ class Overlay:
         status = os.stat(lower)
         make_directory(rootfs, (status.st_uid, status.st_gid))
         self._make(layers, (status.st_uid, status.st_gid))
+        os.chmod(layers.upper, stat.S_IMODE(status.st_mode))  # what is seen of the merged root is the upper one's
         return layers.text
 
     def destroy(self, source: str) -> None:
