@@ -74,9 +74,10 @@ class Loop:
         """Serve until `running` is False."""
         while self.running:
             timeout = max(0.0, self.timers[0][0] - time.monotonic()) if self.timers else None
-            for fd, events in self.epoll.poll(timeout):
-                handler = self.handlers.get(fd)
-                if handler is not None:
+            ready = [(fd, self.handlers.get(fd), events) for fd, events in self.epoll.poll(timeout)]
+            for fd, handler, events in ready:
+                # an earlier handler may have closed the descriptor, and its number may be another's by now
+                if handler is not None and self.handlers.get(fd) is handler:
                     self._call(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
             while self.timers and self.timers[0][0] <= time.monotonic():
                 self._call(heapq.heappop(self.timers)[2])

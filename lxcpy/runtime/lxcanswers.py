@@ -17,6 +17,7 @@ class Request(NamedTuple):
     command: int
     value: int  # of the header's pointer
     data: bytes
+    rights: tuple[int, ...] = ()  # descriptors that came along, closed after the answer
 
     @property
     def number(self) -> int:
@@ -119,6 +120,13 @@ def _add_device(target: Target, request: Request) -> Reply:
     return Reply()
 
 
+def _add_listener(target: Target, request: Request) -> Reply:
+    if len(request.rights) != 1:
+        return Reply(result=-errno.EINVAL)
+    target.add_listener(request.rights[0])
+    return Reply()
+
+
 def _freeze(target: Target, request: Request) -> Reply:
     if layout(target.groups()) != wire.LAYOUT_UNIFIED:
         return Reply(result=-errno.ENOENT)
@@ -198,7 +206,7 @@ _HANDLERS: dict[int, Callable[[Target, Request], Reply]] = {
     wire.ADD_STATE_CLIENT: _state_client,
     wire.CONSOLE_LOG: _console_log,
     wire.SERVE_STATE_CLIENTS: _serve_state_clients,
-    wire.SECCOMP_NOTIFY_ADD_LISTENER: lambda target, request: Reply(result=-errno.ENOSYS),
+    wire.SECCOMP_NOTIFY_ADD_LISTENER: _add_listener,
     wire.ADD_BPF_DEVICE_CGROUP: _add_device,
     wire.FREEZE: _freeze,
     wire.UNFREEZE: _freeze,

@@ -12,7 +12,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lxcpy.errors import StateError, meaning
@@ -29,6 +29,8 @@ MAX_CLIENTS = 256  # open connections of this container, the held ones included
 MAX_STRANGERS = 8  # of users who will be refused
 EVENTS = 64  # handled in one call, so that a busy container does not starve the others
 BACKLOG = 100  # LXC's
+UNREAD = 1 << 25  # bytes of answers that wait for slow readers; with more, the slowest is cut off
+_CONTROL = socket.CMSG_SPACE(wire.CREDENTIALS.size) + socket.CMSG_SPACE(4)  # one descriptor; more is cut off
 
 
 _PLAIN = ("stranger", "command", "length", "value", "tty", "wanted", "held")  # of a client, as they are
@@ -122,10 +124,11 @@ class Server:
 
     def on_readable(self) -> None:
         """Do what there is to do, without waiting. Never raises for what a client does."""
-        for fd, events in self._epoll.poll(0, EVENTS):
-            if fd == self._listener.fileno():
+        ready = [(self._clients.get(fd), events) for fd, events in self._epoll.poll(0, EVENTS)]
+        for client, events in ready:
+            if client is None:
                 self._accept()
-            elif (client := self._clients.get(fd)) is not None:
+            elif self._clients.get(client.fd) is client:  # an earlier one's end may have been its end
                 self._serve(client, events)
 
     def state_changed(self, state: str) -> None:
@@ -183,15 +186,16 @@ class Server:
         self._clients[client.fd] = client
 
     def _make_room(self) -> bool:
-        """Hang up on the oldest client that nothing is held for."""
-        for client in self._clients.values():
-            if not client.held:
-                self._drop(client)
-                return True
+        """Hang up on the oldest client that nothing is held for, else on the oldest that waits for a state."""
+        clients = self._clients.values()
+        for client in (*(one for one in clients if not one.held), *(one for one in clients if one.wanted)):
+            self._drop(client)
+            return True
         return False
 
     def _drop(self, client: _Client) -> None:
-        self._clients.pop(client.fd, None)
+        if self._clients.pop(client.fd, None) is not None:
+            self._epoll.unregister(client.fd)  # closing does not do it while a child just forked has a copy
         client.sock.close()
         if client.tty is not None:
             self.target.release_console(client.tty)
@@ -205,33 +209,40 @@ class Server:
             else:
                 # Held, or waiting for its container to stop: all it may do is go.
                 raise _Drop
+        except BlockingIOError:
+            pass  # the rest is still to come
         except (_Drop, OSError):
             self._drop(client)
 
     def _receive(self, client: _Client) -> None:
+        """Take what has come, and answer once all has. Raises _Drop, OSError; BlockingIOError for what is to come."""
         if client.command < 0:
             self._receive_header(client)
-        while len(client.data) < client.length:
-            try:
-                data = client.sock.recv(client.length - len(client.data))
-            except BlockingIOError:
-                return
-            if not data:
-                raise _Drop
-            client.data += data
-        self._answer(client)
+        rights: list[int] = []
+        try:
+            while len(client.data) < client.length:
+                left = client.length - len(client.data)
+                if client.command == wire.SECCOMP_NOTIFY_ADD_LISTENER:
+                    data, ancillary, _flags, _address = client.sock.recvmsg(left, _CONTROL, socket.MSG_CMSG_CLOEXEC)
+                    rights += _rights(ancillary)
+                else:
+                    data = client.sock.recv(left)
+                if not data:
+                    raise _Drop
+                client.data += data
+            self._answer(client, rights)
+        finally:
+            for fd in rights:
+                os.close(fd)
 
     def _receive_header(self, client: _Client) -> None:
-        data, ancillary, _flags, _address = client.sock.recvmsg(
-            wire.HEADER.size, socket.CMSG_SPACE(wire.CREDENTIALS.size), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _flags, _address = client.sock.recvmsg(wire.HEADER.size, _CONTROL, socket.MSG_CMSG_CLOEXEC)
+        for fd in _rights(ancillary):
+            os.close(fd)
         allowed = not client.stranger
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == wire.SCM_CREDENTIALS:
                 allowed = _allowed(*wire.CREDENTIALS.unpack(payload[: wire.CREDENTIALS.size])[1:])
-            elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                for offset in range(0, len(payload) - 3, 4):
-                    os.close(int.from_bytes(payload[offset : offset + 4], "little"))
         if len(data) != wire.HEADER.size:
             raise _Drop
         client.command, length, client.value = wire.HEADER.unpack(data)
@@ -246,8 +257,8 @@ class Server:
         if client.command == wire.SECCOMP_NOTIFY_ADD_LISTENER:
             client.length = 1  # the byte that carries the descriptor
 
-    def _answer(self, client: _Client) -> None:
-        reply = answer(self.target, Request(client.command, client.value, client.data))
+    def _answer(self, client: _Client, rights: Sequence[int]) -> None:
+        reply = answer(self.target, Request(client.command, client.value, client.data, tuple(rights)))
         client.held, client.tty, client.wanted = reply.hold, reply.tty, reply.wanted
         try:
             if not reply.silent:
@@ -272,11 +283,23 @@ class Server:
         client.pending = data[sent:]
         if client.pending:
             self._epoll.modify(client.fd, select.EPOLLOUT)
+            unread = [other for other in self._clients.values() if other.pending and other is not client]
+            while unread and sum(len(other.pending) for other in unread) + len(client.pending) > UNREAD:
+                self._drop(unread.pop(0))
 
     def _send(self, client: _Client) -> None:
         client.pending = client.pending[client.sock.send(client.pending, socket.MSG_NOSIGNAL) :]
         if not client.pending:
             raise _Drop
+
+
+def _rights(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came along; the caller's to close."""
+    found: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found += (int.from_bytes(payload[at : at + 4], "little") for at in range(0, len(payload) - 3, 4))
+    return found
 
 
 def _allowed(uid: int, gid: int) -> bool:

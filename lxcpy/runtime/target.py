@@ -13,7 +13,7 @@ from lxcpy.config.file import ConfigFile
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace
 from lxcpy.kernel.fd import Fd, open_in_root
-from lxcpy.runtime import joins
+from lxcpy.runtime import joins, monitor
 from lxcpy.runtime import lxcprotocol as wire
 from lxcpy.runtime.lxctarget import Group
 
@@ -147,6 +147,16 @@ class LiveTarget:
 
     def seccomp_notify_fd(self) -> int:
         return -1
+
+    def add_listener(self, listener: int) -> None:
+        live, policy = self.live, self.live.config.seccomp
+        # anything else would never end: the process that answers reads as long as there is something to read
+        genuine = os.readlink(f"/proc/self/fd/{listener}") == "anon_inode:seccomp notify"
+        if not policy.notify_proxy or live.pidfd is None or not genuine:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        words = {"name": self.name, "lxcpath": self.lxcpath, "init": live.pid}
+        words |= {"proxy": policy.notify_proxy, "cookie": policy.notify_cookie}
+        monitor.answer_calls(live.supervisor, Fd(os.dup(listener)), words, lambda: live.record)
 
     def add_device(self, rule: wire.DeviceRule) -> None:
         word = "devices.allow" if rule.allow else "devices.deny"

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import errno
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from lxctoy import Served, Toy
 from probes import requires
-from reallxc import Real
+from reallxc import CONFIG, Real, make_rootfs
 
 from lxcpy.errors import StateError
+from lxcpy.kernel import seccomp as kernel
 from lxcpy.runtime import lxcmonitor
 from lxcpy.runtime import lxcprotocol as wire
 from lxcpy.runtime.lxcclient import Gone, command, running
 from lxcpy.runtime.lxcserver import Server
 from lxcpy.runtime.lxctarget import Group
 
+HEADER = 32  # bytes before a notification to lxc.seccomp.notify.proxy
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = requires("root", "lxc>=4.0", "busybox")
 
 
@@ -321,3 +328,35 @@ def test_our_monitor_sees_lxc_s_changes(reals: Callable[..., Real]) -> None:
 
 def test_a_command_line_of_ours_at_nobody(lxcpath: str, name: str) -> None:
     assert command(lxcpath, name).state() == "STOPPED"
+
+
+@requires("libseccomp")
+def test_a_process_of_lxc_attach_is_listened_to(run: Run, lxcpath: str, name: str, tmp_path: Path) -> None:
+    """lxc-attach hands the listener of its filter to the monitor, whose proxy answers."""
+    folder = f"{lxcpath}/{name}"
+    make_rootfs(f"{folder}/rootfs")
+    policy, path = f"{folder}/policy", f"{folder}/proxy"
+    Path(policy).write_text("2\ndenylist\nmkdirat notify\nmkdir notify\n")
+    extra = f"lxc.seccomp.profile = {policy}\nlxc.seccomp.notify.proxy = unix:{path}\n"
+    Path(f"{folder}/config").write_text(CONFIG.format(name=name, rootfs=f"{folder}/rootfs") + extra)
+    words = ("-P", lxcpath, "-n", name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as proxy:
+        proxy.bind(path)
+        proxy.listen()
+        proxy.settimeout(10)
+        assert run("start", *words).returncode == 0
+        argv = ["lxc-attach", *words, "--", "/bin/mkdir", "/made"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as attached:
+            connection, _ = proxy.accept()
+            with connection:
+                connection.settimeout(10)
+                message, rights, _, _ = connection.recvmsg(4096, 256)
+                for fd in array.array("i", rights[0][2]):
+                    os.close(fd)
+                answer = bytearray(message)
+                number, *_ = kernel.NOTIFICATION.unpack_from(message, HEADER)
+                kernel.RESPONSE.pack_into(answer, HEADER + kernel.NOTIFICATION.size, number, 0, -errno.EDOM, 0)
+                connection.send(answer)
+                said = attached.communicate(timeout=10)[1]
+    assert run("stop", *words, "-k").returncode == 0
+    assert os.strerror(errno.EDOM) in said or "out of domain" in said
