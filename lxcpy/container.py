@@ -120,6 +120,9 @@ class Container:
             console=console, console_log=console_log, log_file=log_file, log_level=log_level,
             pidfile=pidfile,
         )  # fmt: skip
+        from lxcpy.runtime import dependencies
+
+        dependencies.start_required(self.lxcpath, self.name, options["config"], define, options["environ"])
         supervisor = client.connect()
         try:
             number = supervisor.send("start", list(stdio), options=options, foreground=foreground)
@@ -175,18 +178,7 @@ class Container:
 
     def check_startable(self, rcfile: str | None) -> None:
         """Say what a start would trip over before anything is asked. Raises StateError."""
-        if os.path.exists(os.path.join(self.directory, ".lxcpy-pending")):  # runtime/pending.py
-            from lxcpy.runtime import pending
-
-            pending.settle(self.lxcpath, self.name)
-        if rcfile is None:
-            self.require_defined()
-        elif not os.path.exists(rcfile):
-            raise StateError(f'the config file "{rcfile}" does not exist', hint="-f names it")
-        if os.path.exists(os.path.join(self.directory, "partial")):
-            from lxcpy.runtime import partial
-
-            partial.check(self.lxcpath, self.name)
+        lookup.check_startable(self.lxcpath, self.name, rcfile)
 
     def signal(self, kind: str) -> None:
         """Send init the signal for halt, reboot or stop, as its config defines it. Raises StateError when stopped."""

@@ -33,9 +33,9 @@ class Elsewhere(NamedTuple):
     guest: str = ""  # the virtual machine of tests/qemu/test_keys.py that has it, in which the test runs
 
 
-IDENTITY, INIT, ROOTFS, NET, CGROUP, SECURITY, TERMINAL, HOOKS = (
+IDENTITY, INIT, ROOTFS, NET, CGROUP, SECURITY, TERMINAL, HOOKS, OWN = (
     f"tests/lifecycle/test_keys_{family}.py::test_"
-    for family in ("identity", "init", "rootfs", "net", "cgroup", "security", "terminal", "hooks")
+    for family in ("identity", "init", "rootfs", "net", "cgroup", "security", "terminal", "hooks", "own")
 )
 REMOVED = "LXC has removed it: it is read, left out with a warning, and has no effect"
 NO_VLANS = "the kernel lacks CONFIG_BRIDGE_VLAN_FILTERING"
@@ -161,6 +161,8 @@ EFFECTS: dict[str, str | Elsewhere] = {
     "lxc.hook.post-stop": HOOKS + "hook_post_stop",
     "lxc.hook.clone": HOOKS + "hook_clone",
     "lxc.hook.destroy": HOOKS + "hook_destroy",
+    "lxcpy.start.requires": OWN + "start_requires",
+    "lxcpy.start.after": OWN + "start_after",
 }
 
 

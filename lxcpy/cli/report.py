@@ -25,10 +25,18 @@ class Reporter:
     def error(self, error: LxcpyError, name: str | None = None) -> None:
         """Print and log one error. name: the container, where it is not the command line's."""
         LOG.error(error.what)
+        self._say(error, name, "")
+
+    def warning(self, error: LxcpyError, name: str | None = None) -> None:
+        """Print and log what goes wrong without keeping the command from its work."""
+        LOG.warn(error.what)
+        self._say(error, name, "warning: ")
+
+    def _say(self, error: LxcpyError, name: str | None, kind: str) -> None:
         if self.quiet:
             return
         name = self.name if name is None else name
-        prefix = f"{self.prog}: {name}: " if name else f"{self.prog}: "
+        prefix = f"{self.prog}: {name}: {kind}" if name else f"{self.prog}: {kind}"
         text = "".join(f"{line if line.startswith('  ') else prefix + line}\n" for line in error.lines())
         try:
             sys.stdout.flush()

@@ -15,6 +15,7 @@ from lxcpy.kernel.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lxcpy.config.light import Peek
     from lxcpy.container import Container
 
 LOG = log.Log("autostart")
@@ -66,10 +67,7 @@ class Candidate(NamedTuple):
     """A defined container, as its config describes it."""
 
     name: str
-    auto: bool = False
-    order: int = 0
-    delay: int = 0  # seconds to wait after its start
-    groups: tuple[str, ...] = ()
+    peek: Peek
 
 
 def wanted_groups(texts: list[str]) -> list[str]:
@@ -85,91 +83,96 @@ def chosen(
     Within a pass they stand in order: lxc.start.order, then name; the other way round where `reverse`.
     """
     left = sorted(
-        (one for one in candidates if one.auto or ignore_auto),
-        key=lambda one: (one.order, os.fsencode(one.name)),
+        (one for one in candidates if one.peek.auto or ignore_auto),
+        key=lambda one: (one.peek.order, os.fsencode(one.name)),
         reverse=reverse,
     )
     if everything:
         return [left]
     passes = []
     for group in groups:
-        passes.append([one for one in left if (group in one.groups if group else not one.groups)])
+        passes.append([one for one in left if (group in one.peek.groups if group else not one.peek.groups)])
         left = [one for one in left if one not in passes[-1]]
     return passes
-
-
-def batches(passes: list[list[Candidate]], *, delays: bool) -> list[list[Candidate]]:
-    """What may be done at once: containers of one pass and order; one that wants a delay after it ends its batch."""
-    found: list[list[Candidate]] = []
-    for one_pass in passes:
-        ended = True
-        for one in one_pass:
-            if ended or found[-1][-1].order != one.order:
-                found.append([])
-            found[-1].append(one)
-            ended = delays and one.delay > 0
-    return found
 
 
 def candidates(lxcpath: str) -> list[Candidate]:
     """Every defined container."""
     from lxcpy.config.light import peek
-    from lxcpy.runtime.lookup import defined
+    from lxcpy.runtime.lookup import config_path, defined
 
     found = []
     for name in defined(lxcpath):
         try:
-            peeked = peek(f"{lxcpath}/{name}/config")
+            found.append(Candidate(name, peek(config_path(lxcpath, name))))
         except OSError:
             continue
-        found.append(Candidate(name, peeked.auto, peeked.order, peeked.delay, peeked.groups))
     return found
 
 
 class Work:
     """Does one verb to batch after batch, each batch at once, and counts what failed."""
 
-    def __init__(self, args: Args, running: set[str]) -> None:
+    def __init__(self, args: Args, everyone: list[Candidate], running: set[str]) -> None:
         self.args = args
+        self.peeks = {one.name: one.peek for one in everyone}
         self.running = running
         self.reporter = Reporter(args.prog, quiet=args.quiet)
         self.failed = 0
+        self.tried = 0
+        self.errors: dict[str, LxcpyError] = {}  # of starts
 
     def fail(self, name: str, error: LxcpyError) -> None:
         self.failed += 1
         self.reporter.error(error, name)
 
-    def start(self, batch: list[Candidate]) -> None:
-        """Start those that do not run; all requests are sent before the first answer is waited for."""
+    def plan(self, passes: list[list[Candidate]]) -> list[list[str]]:
+        """The containers that the verb acts on, a batch after the other; those that cannot be started are reported."""
+        from lxcpy.runtime import dependencies
+
+        stops = self.args.shutdown or self.args.kill
+        starts = not stops and not self.args.reboot
+        places = {one.name: (at, one.peek.order) for at, one_pass in enumerate(passes) for one in one_pass}
+        self.tried = len(places)
+        names = [name for name in places if (name in self.running) != starts]
+        if stops:
+            stages = dependencies.batches(names, places.__getitem__, lambda _name: False)
+            return dependencies.stop_batches(stages, self.peeks.get)
+        if self.args.reboot:
+            return [[name] for name in names]
+        lxcpath = self.args.lxcpath
+        plan = dependencies.plan(
+            names, self.peeks.get, dependencies.running(lxcpath), at=dependencies.origin(lxcpath), lxcpath=lxcpath
+        )
+        self.tried += len(plan.pulled.keys() - places.keys())
+        for name, error in plan.ignored:
+            self.reporter.warning(error, name)
+        self.errors |= plan.broken
+        for name, error in plan.broken.items():
+            self.fail(name, error)
+        places |= {name: places[root] for name, root in plan.pulled.items()}
+        return dependencies.batches(plan.names, places.__getitem__, lambda name: self.peeks[name].delay > 0)
+
+    def start(self, batch: list[str]) -> None:
+        """Start them, at once as far as they do not wait for each other; then pause as long as one of them wants."""
+        from lxcpy.runtime import dependencies
+
+        lxcpath, environ = self.args.lxcpath, dict(os.environ)
+        dependencies.start(
+            lxcpath, batch, self.peeks.get, lambda name: dependencies.request(lxcpath, name, environ),
+            at=dependencies.origin(lxcpath), errors=self.errors,
+        )  # fmt: skip
+        for name in batch:
+            if name in self.errors:
+                self.fail(name, self.errors[name])
+            else:
+                time.sleep(self.peeks[name].delay)
+
+    def stop(self, batch: list[str]) -> None:
+        """Shut down or kill them: all get the signal, then all are waited for; what is left is killed."""
         from lxcpy.container import Container
-        from lxcpy.runtime import client
 
-        wanted = [one for one in batch if one.name not in self.running]
-        if not wanted:
-            return
-        with client.connect() as supervisor:
-            asked = []
-            for one in wanted:
-                container = Container(one.name, self.args.lxcpath)
-                try:
-                    container.check_startable(None)
-                    asked.append((one, supervisor.send("start", options=container.options(), foreground=False)))
-                except LxcpyError as error:
-                    self.fail(one.name, error)
-            for one, number in asked:
-                try:
-                    supervisor.answer(number)
-                except LxcpyError as error:
-                    self.fail(one.name, error)
-                else:
-                    if one.delay > 0:
-                        time.sleep(one.delay)
-
-    def stop(self, batch: list[Candidate]) -> None:
-        """Shut down or kill those that run: all get the signal, then all are waited for; what is left is killed."""
-        from lxcpy.container import Container
-
-        left = [Container(one.name, self.args.lxcpath) for one in batch if one.name in self.running]
+        left = [Container(name, self.args.lxcpath) for name in batch]
         if self.args.shutdown:
             for container in left:
                 try:
@@ -199,50 +202,47 @@ class Work:
                 left.append(container)
         return left
 
-    def reboot(self, batch: list[Candidate]) -> None:
-        """Reboot those that run, one after the other."""
+    def reboot(self, batch: list[str]) -> None:
+        """Reboot them, one after the other."""
         from lxcpy.container import Container
 
-        for one in batch:
-            if one.name not in self.running:
-                continue
+        for name in batch:
             limit = self.args.timeout
             try:
-                if not Container(one.name, self.args.lxcpath).reboot(None if limit < 0 else float(limit)):
+                if not Container(name, self.args.lxcpath).reboot(None if limit < 0 else float(limit)):
                     raise StateError(f"it did not reboot within {limit} seconds", hint="-t SECONDS waits longer")
             except LxcpyError as error:
-                self.fail(one.name, error)
+                self.fail(name, error)
             else:
-                time.sleep(one.delay)
+                time.sleep(self.peeks[name].delay)
 
-
-def listing(todo: list[Candidate], running: set[str], args: Args) -> str:
-    """What -L prints: a line for each container that the verb would act on; the delay where one would follow."""
-    if args.shutdown or args.kill:
-        return "".join(f"{one.name}\n" for one in todo if one.name in running)
-    return "".join(f"{one.name} {one.delay}\n" for one in todo if (one.name in running) == args.reboot)
+    def listing(self, planned: list[list[str]]) -> str:
+        """What -L prints: a line for each container that the verb would act on; the delay where one would follow."""
+        names = [name for batch in planned for name in batch]
+        if self.args.shutdown or self.args.kill:
+            return "".join(f"{name}\n" for name in names)
+        return "".join(f"{name} {self.peeks[name].delay}\n" for name in names)
 
 
 def run(args: Args) -> int:
     from lxcpy.runtime import lxcclient
 
-    stops = args.shutdown or args.kill
+    everyone = candidates(args.lxcpath)
     passes = chosen(
-        candidates(args.lxcpath),
+        everyone,
         wanted_groups(args.groups),
         everything=args.all,
         ignore_auto=args.ignore_auto,
-        reverse=stops,
+        reverse=args.shutdown or args.kill,
     )
-    todo = [one for one_pass in passes for one in one_pass]
-    running = set(lxcclient.running(args.lxcpath))
+    work = Work(args, everyone, set(lxcclient.running(args.lxcpath)))
+    planned = work.plan(passes)
     if args.listed:
-        sys.stdout.write(listing(todo, running, args))
+        sys.stdout.write(work.listing(planned))
         return 0
-    work = Work(args, running)
-    verb = work.stop if stops else work.reboot if args.reboot else work.start
-    for batch in batches(passes, delays=not stops):
+    verb = work.stop if args.shutdown or args.kill else work.reboot if args.reboot else work.start
+    for batch in planned:
         verb(batch)
     if not work.failed:
         return 0
-    return 1 if work.failed == len(todo) else 2
+    return 1 if work.failed == work.tried else 2

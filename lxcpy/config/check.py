@@ -6,6 +6,7 @@ starts, and the parts that act on a key say what is wrong with it then.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -56,6 +57,7 @@ def check(path: str, *, defines: Sequence[str] = (), files: bool = True) -> list
         found += rules(config)
         if files:
             found += missing(config)
+            found += strangers(path, config)
     found += overruled(path, loader.lines)
     return sorted(found, key=lambda finding: not finding.error)
 
@@ -154,6 +156,22 @@ def _others(config: Config) -> Iterator[Finding]:
         if len(entry.split()) < 3:
             yield Finding(True, f'lxc.mount.entry: "{entry}" has fewer than three fields',
                           config.at("lxc.mount.entry", item), "SOURCE TARGET TYPE OPTIONS 0 0")  # fmt: skip
+
+
+def strangers(path: str, config: Config) -> Iterator[Finding]:
+    """Containers that the config at LXCPATH/NAME/config names and that are not there."""
+    directory, file = os.path.split(os.path.abspath(path))
+    if file != "config":
+        return  # who knows whose it will be
+    lxcpath = os.path.dirname(directory)
+    known = paths.containers(lxcpath)
+    for key, names in (("requires", config.start.requires), ("after", config.start.after)):
+        for item, name in enumerate(names):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f'did you mean "{near[0]}"?' if near else None
+                what = f'lxcpy.start.{key}: there is no container "{name}" in {lxcpath}'
+                yield Finding(key == "requires", what, config.at(f"lxcpy.start.{key}", item), hint)
 
 
 def missing(config: Config) -> Iterator[Finding]:

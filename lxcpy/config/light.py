@@ -13,6 +13,10 @@ from lxcpy.config.presets import members
 from lxcpy.config.text import MAX_FILE, decode, value_of
 from lxcpy.kernel.record import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MAX_DEPTH = 32
 
 
@@ -26,13 +30,17 @@ class Peek(NamedTuple):
     unprivileged: bool = False
     rootfs: str = ""
     ephemeral: bool = False
+    requires: tuple[str, ...] = ()  # lxcpy.start.requires
+    after: tuple[str, ...] = ()  # lxcpy.start.after
+    restart: str = "no"  # lxcpy.restart
 
 
 # Names of every era → what they tell.
 _KEYS = {
     "lxc.start.auto": "auto", "lxc.start.order": "order", "lxc.start.delay": "delay", "lxc.group": "groups",
     "lxc.idmap": "maps", "lxc.id_map": "maps", "lxc.rootfs.path": "rootfs", "lxc.rootfs": "rootfs",
-    "lxc.ephemeral": "ephemeral", "lxc.include": "include",
+    "lxc.ephemeral": "ephemeral", "lxc.include": "include", "lxcpy.start.requires": "requires",
+    "lxcpy.start.after": "after", "lxcpy.restart": "restart",
 }  # fmt: skip
 _Pairs = list[tuple[str, str]]
 _CACHE: dict[str, tuple[tuple[int, int, int, int], _Pairs]] = {}
@@ -86,28 +94,36 @@ def _collect(path: str, pairs: _Pairs, found: _Pairs, inside: tuple[str, ...]) -
 
 def _settle(pairs: _Pairs) -> Peek:
     numbers = {"auto": 0, "order": 0, "delay": 0, "ephemeral": 0}
-    groups: list[str] = []
-    maps, rootfs = 0, ""
+    words: dict[str, list[str]] = {"groups": [], "requires": [], "after": []}
+    maps, rootfs, restart = 0, "", ""
     for name, value in pairs:
         if name in numbers:
             try:
                 numbers[name] = number(value) if value else 0
             except ValueError:
                 pass
-        elif name == "groups":
-            groups = [*groups, *value.split()] if value else []
+        elif name in words:
+            words[name] = [*words[name], *value.split()] if value else []
         elif name == "maps":
             maps = maps + 1 if value else 0
+        elif name == "restart":
+            restart = value
         else:
             rootfs = value
-    return Peek(numbers["auto"] == 1, numbers["order"], max(numbers["delay"], 0), tuple(groups), maps > 0, rootfs,
-                numbers["ephemeral"] == 1)  # fmt: skip
+    return Peek(numbers["auto"] == 1, numbers["order"], max(numbers["delay"], 0), tuple(words["groups"]), maps > 0,
+                rootfs, numbers["ephemeral"] == 1, tuple(words["requires"]), tuple(words["after"]),
+                restart or "no")  # fmt: skip
 
 
-def peek(path: str) -> Peek:
-    """What ls and autostart want to know of the config at `path`. Raises OSError where it cannot be read."""
+def peek(path: str, defines: Sequence[str] = ()) -> Peek:
+    """What the commands want to know of the config at `path`. Raises OSError where it cannot be read.
+
+    defines: `KEY=VALUE` texts that come after the file.
+    """
     found: _Pairs = []
     _collect(path, _read(path), found, (path,))
+    for define in defines:
+        _collect(path, _pairs(define), found, (path,))
     return _settle(found)
 
 

@@ -242,8 +242,8 @@ def apply_defines(loader: Loader, defines: Sequence[str]) -> None:
     """Apply `KEY=VALUE` of the command line."""
     for number, define in enumerate(defines, 1):
         at = f"-s {_short(define)}"
-        if not define.lstrip().startswith("lxc."):
-            loader.problem(Origin(at, number), f'"{_short(define)}" does not begin with "lxc."')
+        if not define.lstrip().startswith(text.PREFIXES):
+            loader.problem(Origin(at, number), f'"{_short(define)}" does not begin with "lxc." or "lxcpy."')
         else:
             loader.apply(parse(define), at)
 

@@ -225,6 +225,8 @@ class Start:
     auto: bool = False
     delay: int = 0
     order: int = 0
+    requires: tuple[str, ...] = ()  # containers that have to run before, and are started for it
+    after: tuple[str, ...] = ()  # containers that are started before where both are
 
 
 @dataclass(frozen=True)

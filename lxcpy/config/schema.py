@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lxcpy.config.keys import cgroup, hooks, identity, init, net, rootfs, security, terminal
+from lxcpy.config.keys import cgroup, hooks, identity, init, net, own, rootfs, security, terminal
 from lxcpy.config.keys.row import CGROUP, DEFAULT, MAP, Row
+from lxcpy.config.text import PREFIXES
 
 __all__ = ["DEFAULT", "FAMILIES", "LAST", "NET_MAX", "ROWS", "Found", "is_map", "lookup", "nearest"]
 
-FAMILIES = (identity, init, rootfs, net, cgroup, security, terminal, hooks)
+FAMILIES = (identity, init, rootfs, net, cgroup, security, terminal, hooks, own)
 ROWS: tuple[Row, ...] = tuple(row for family in FAMILIES for row in family.ROWS)
 
 LAST = -1  # the index of `lxc.network.X` of LXC 1.x: the interface begun last
@@ -105,6 +106,6 @@ def nearest(key: str) -> str | None:
         names += [f"lxc.network.{name}" for name in _OLD_NETS]
     plain = {name.removesuffix(".*"): name for name in names}
     match = difflib.get_close_matches(key[:100], plain, n=1, cutoff=0.75)
-    if not match and not key.startswith("lxc."):
+    if not match and not key.startswith(PREFIXES):
         match = difflib.get_close_matches(f"lxc.{key[:100]}", plain, n=1, cutoff=0.75)
     return plain[match[0]] if match else None

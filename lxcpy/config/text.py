@@ -1,8 +1,9 @@
 """The text of a config file, line by line and without loss. Knows nothing of keys' meanings.
 
 Rules, as LXC's: blanks around key and value do not count; one pair of matching quotes around a value is taken off; a
-line that does not begin with `lxc.` says nothing, is kept, and is no error. Bytes that are not UTF-8 survive as
-surrogates. A line ends with a line feed; a carriage return before it does not count.
+line that does not begin with `lxc.`, nor with `lxcpy.` as our own keys do, says nothing, is kept, and is no error. Our
+keys are such lines to LXC. Bytes that are not UTF-8 survive as surrogates. A line ends with a line feed; a carriage
+return before it does not count.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from lxcpy.kernel.record import NamedTuple
 
 MAX_LINE = 1 << 16
 MAX_FILE = 1 << 24
+OURS = "lxcpy."
+PREFIXES = ("lxc.", OURS)
 _BLANKS = " \t"
 _END = " \t\r\0"
 
@@ -37,7 +40,7 @@ def encode(text: str) -> bytes:
 def key_of(line: str) -> str | None:
     """The key a line sets; None: it sets nothing."""
     body = line.lstrip(_BLANKS)
-    if not body.startswith("lxc."):
+    if not body.startswith(PREFIXES):
         return None
     return body.partition("=")[0].rstrip(_END)
 
@@ -64,7 +67,7 @@ def lines(text: str) -> list[Line]:
         text = text[1:]
     for number, line in enumerate(text.split("\n"), 1):
         body = line.lstrip(_BLANKS)
-        if not body.startswith("lxc."):
+        if not body.startswith(PREFIXES):
             continue
         key, equals, value = body.partition("=")
         found.append(Line(number, key.rstrip(_END) if equals else None, value_of(value), body))

@@ -14,7 +14,7 @@ from lxcpy.docgen import roff
 
 TITLES = {
     "identity": "identity", "init": "init", "rootfs": "root filesystem", "net": "network", "cgroup": "control groups",
-    "security": "security", "terminal": "console and ttys", "hooks": "hooks",
+    "security": "security", "terminal": "console and ttys", "hooks": "hooks", "own": "dependencies and restarts",
 }  # fmt: skip
 CONTAINER, SYSTEM, RENAMES = "lxcpy.container.conf", "lxcpy.system.conf", "lxcpy-renames"
 
@@ -91,6 +91,8 @@ def facts(row: Row) -> list[str]:
         said.append(f"Sub-key: {row.sub.grammar}.")
     if row.needs:
         said.append(f"Only for type {row.needs}.")
+    if row.ours:
+        return [*said, "LXC ignores it."]
     age = f"Since LXC {row.since}"
     said.append(f"{age}, before that {' and '.join(row.old)}." if row.old else f"{age}.")
     return said

@@ -17,6 +17,7 @@ from lxcpy.runtime import fastjson, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any
 
 _INT = Struct("i")
@@ -101,6 +102,15 @@ class Client:
             if message.get("error"):
                 raise from_dict(message["error"])
             return message
+
+    def first(self, numbers: Container[int]) -> tuple[int, LxcpyError | None]:
+        """Which of some requests is answered first, and with which error. Raises StateError when there is no answer."""
+        while True:
+            message = self.receive()
+            number = int(message["id"])
+            if number in numbers:
+                return number, from_dict(message["error"]) if message.get("error") else None
+            self.early.setdefault(number, []).append(message)
 
     def ask(
         self, do: str, *, timeout: float | None = None, fds: list[int] | None = None, **values: Any

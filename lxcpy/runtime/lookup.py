@@ -48,6 +48,27 @@ def defined(lxcpath: str) -> list[str]:
     return paths.containers(lxcpath)
 
 
+def check_startable(lxcpath: str, name: str, rcfile: str | None = None) -> None:
+    """Say what a start would trip over before anything is asked; finish what a killed command began. Raises StateError.
+
+    rcfile: another config than the container's.
+    """
+    directory = os.path.join(lxcpath, name)
+    if os.path.exists(os.path.join(directory, ".lxcpy-pending")):  # runtime/pending.py
+        from lxcpy.runtime import pending
+
+        pending.settle(lxcpath, name)
+    if rcfile is None:
+        if not os.path.exists(config_path(lxcpath, name)):
+            raise no_such(lxcpath, name)
+    elif not os.path.exists(rcfile):
+        raise StateError(f'the config file "{rcfile}" does not exist', hint="-f names it")
+    if os.path.exists(os.path.join(directory, "partial")):
+        from lxcpy.runtime import partial
+
+        partial.check(lxcpath, name)
+
+
 def no_such(lxcpath: str, name: str) -> StateError:
     """The error for a name that is none, with the nearest one that is."""
     names = defined(lxcpath)

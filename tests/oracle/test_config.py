@@ -84,7 +84,9 @@ def keys_of(row: Row) -> list[str]:
     return [row.name.replace("[i]", "0")]
 
 
-KNOWN = [row for row in schema.ROWS if row.shape is not REMOVED and row.name not in NEW_IN_7 | APART]
+KNOWN = [
+    row for row in schema.ROWS if row.shape is not REMOVED and row.name not in NEW_IN_7 | APART and not row.ours
+]
 PLAIN = [key for row in KNOWN if "[i]" not in row.name for key in keys_of(row)]
 NET = [row.name.replace("[i]", "0") for row in KNOWN if row.name.startswith("lxc.net.[i].")]
 
@@ -291,6 +293,29 @@ def test_what_lxc_saves_means_the_same_to_us(liblxc: Liblxc, steps: list[tuple[s
 
 # A value that LXC writes as it was set, and reads back without its blanks or quotes.
 SHIFTED = re.compile(r"(?m)^lxc\.\S+ = .*[ \t'\"]|^lxc\.\S+ = [ \t'\"]")
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory where liblxc, which is an ordinary user there, may write."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+def test_our_own_keys_are_kept_and_ignored(liblxc: Liblxc, open_path: Path) -> None:
+    config, saved = open_path / "config", open_path / "saved"
+    lines = [f"{row.name} = 1\n" for row in schema.ROWS if row.ours]
+    text = "lxc.uts.name = web\n" + "".join(f"# {n}\n{line}" for n, line in enumerate(lines)) + "lxcpy.unheard=of\n"
+    config.write_text(text)
+    answers = liblxc.run([["load", str(config)], ["set", "lxc.group", "g"], ["get", "lxcpy.start.after"],
+                          ["save", str(saved)]])  # fmt: skip
+    assert answers == [["ok", True], ["ok", True], ["error"], ["ok", True]]
+    assert saved.read_text() == text + "lxc.group = g\n"
+    ours = Ours()
+    assert ours.run([["load", str(config)]]) == [["error"]]
+    config.write_text(text.replace("lxcpy.unheard=of\n", ""))
+    assert ours.run([["load", str(config)], ["get", "lxcpy.start.after"]]) == [["ok", True], ["ok", "1\n"]]
+
 
 SUBKEYS = ("lxc.apparmor", "lxc.cgroup", "lxc.selinux", "lxc.mount", "lxc.rootfs", "lxc.uts", "lxc.hook", "lxc.cap",
            "lxc.console", "lxc.seccomp", "lxc.signal", "lxc.start", "lxc.monitor", "lxc.keyring")  # fmt: skip

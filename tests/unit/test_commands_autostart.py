@@ -1,15 +1,16 @@
-"""Which containers lxcpy-autostart acts on, in which order, and what may be done at once."""
+"""Which containers lxcpy-autostart acts on, and in which order."""
 
 from __future__ import annotations
 
 from lxcpy.commands import autostart
 from lxcpy.commands.autostart import Candidate
+from lxcpy.config.light import Peek
 
-WEB = Candidate("web", True, 10, groups=("onboot", "front"))
-DB = Candidate("db", True, 5, 3, groups=("onboot",))
-LONE = Candidate("lone", True, 1)
-IDLE = Candidate("idle", False, 0)
-OTHER = Candidate("another", True, 10, groups=("front",))
+WEB = Candidate("web", Peek(auto=True, order=10, groups=("onboot", "front")))
+DB = Candidate("db", Peek(auto=True, order=5, delay=3, groups=("onboot",)))
+LONE = Candidate("lone", Peek(auto=True, order=1))
+IDLE = Candidate("idle", Peek())
+OTHER = Candidate("another", Peek(auto=True, order=10, groups=("front",)))
 ALL = [WEB, DB, LONE, IDLE, OTHER]
 
 
@@ -38,13 +39,3 @@ def test_an_empty_group_stands_for_no_group() -> None:
     assert names("onboot,") == [["db", "web"], ["lone"]]
     assert names(",onboot") == [["lone"], ["db", "web"]]
     assert names("onboot,,front") == [["db", "web"], ["lone"], ["another"]]
-
-
-def test_batches_are_of_one_order_and_end_at_a_delay() -> None:
-    one, two = Candidate("a", order=1), Candidate("b", order=1)
-    slow, late = Candidate("c", order=1, delay=2), Candidate("d", order=2)
-    assert autostart.batches([[one, two], [late]], delays=True) == [[one, two], [late]]
-    assert autostart.batches([[slow, one, two, late]], delays=True) == [[slow], [one, two], [late]]
-    assert autostart.batches([[slow, one]], delays=False) == [[slow, one]]
-    assert autostart.batches([[one], [two]], delays=True) == [[one], [two]]
-    assert autostart.batches([[], []], delays=True) == []

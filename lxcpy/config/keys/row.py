@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from lxcpy.config.text import OURS
 from lxcpy.config.values import Codec
 
 # Shapes: what a second line of the key does, and what an empty value does.
@@ -28,7 +29,7 @@ class Row(NamedTuple):
     into: str  # the field of the model: tty.max
     value: Codec
     shape: str
-    since: str  # the first LXC with this name
+    since: str  # the first LXC with this name; "": none has it
     summary: str
     old: tuple[str, ...] = ()  # names that other eras used
     empty: Any = DEFAULT  # what an empty value sets where that is not the default
@@ -36,3 +37,8 @@ class Row(NamedTuple):
     joint: str = ""  # what stands between the printed items; nothing: each ends with a line feed
     needs: str = ""  # the lxc.net.[i].type that must be set before
     sub: Codec | None = None  # what a MAP's sub-key may be
+
+    @property
+    def ours(self) -> bool:
+        """Whether LXC takes a line with the key for a comment."""
+        return self.name.startswith(OURS)
