@@ -172,27 +172,44 @@ class RootfsCache:
         except OSError as error:
             raise BootstrapError(f'cannot use the cache "{self.directory}": {meaning(error)}') from error
         try:
-            self._sweep(os.path.basename(name))
+            sweep(self.directory, self.trees.remove, os.path.basename(name))
             yield
         finally:
             os.close(lock)
 
-    def _sweep(self, own: str) -> None:
-        for entry in os.listdir(self.directory):
-            name, end = os.path.splitext(entry)
-            if end != ".partial":
-                continue
-            lock = -1
-            try:
-                if name != own:
-                    lock = open_locked(f"{self.directory}/{name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
-                LOG.info(f"removing {entry}, which a killed run left")
-                self.trees.remove(f"{self.directory}/{entry}")
-            except BlockingIOError:
-                continue  # somebody is at work
-            finally:
-                if lock >= 0:
-                    os.close(lock)
+
+def sweep(directory: str, remove: Callable[[str], None], own: str = "") -> None:
+    """Remove the trees that killed processes left in the cache's directory `directory`.
+
+    own: a name whose lock the caller holds. Raises OSError, and what remove(tree) raises.
+    """
+    for entry in os.listdir(directory):
+        name, end = os.path.splitext(entry)
+        if end != ".partial":
+            continue
+        lock = -1
+        try:
+            if name != own:
+                lock = open_locked(f"{directory}/{name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            LOG.info(f"removing {entry}, which a killed run left")
+            remove(f"{directory}/{entry}")
+            if lock >= 0 and not os.path.exists(f"{directory}/{name}.packed"):
+                _unlink(f"{directory}/{name}.lock")
+        except BlockingIOError:
+            continue  # somebody is at work
+        finally:
+            if lock >= 0:
+                os.close(lock)
+
+
+def noted(path: str) -> dict[str, Any]:
+    """What was noted of a packed tree; nothing where nothing was."""
+    try:
+        with open(f"{path.removesuffix('.packed')}.json", encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def remove(path: str) -> bool:

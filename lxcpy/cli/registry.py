@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS: dict[str, tuple[str, str]] = {
     "attach": ("attach", "Run a command inside a running container."),
     "autostart": ("autostart", "Start, reboot or stop the containers that are marked for it."),
+    "cache": ("cache", "List, check or thin the cache of packages and root filesystems."),
     "cgroup": ("cgroup", "Read or set a control group value of a running container."),
     "checkconfig": ("checkconfig", "Check what this kernel offers to containers."),
     "config": ("config", "Print the system's LXC settings, check a container's config, or explain it."),

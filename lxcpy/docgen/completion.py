@@ -23,7 +23,10 @@ KINDS = {
     "USER": "user",
 }
 # The first positional argument, of commands that take a verb
-VERBS = {"device": "add del", "net": "start stop restart status", "supervisor": "status reexec stop"}
+VERBS = {
+    "cache": "list verify prune", "device": "add del", "net": "start stop restart status",
+    "supervisor": "status reexec stop",
+}  # fmt: skip
 NOT_CONTAINERS = ("lvname", "rbdname", "ifname", "rbduser")
 
 
