@@ -264,6 +264,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = False  # stop() waits for every answer that is under way
+    request_queue_size = 64  # a busy machine must not drop connections
 
     request_queue_size = 128
 
