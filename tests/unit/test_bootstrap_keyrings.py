@@ -24,7 +24,7 @@ SHIPPED = {
 def system(name: str, **options: str) -> deb_system.System:
     """A template's system as far as it is before anything is fetched."""
     found = object.__new__(deb_system.System)
-    found.template, found.options = template.find(name), options
+    found.template, found.options, found.sources = template.find(name), options, []
     found.arch, found.pinned = machine.debian_arch(options.get("arch", "amd64")), options.get("keyring", "")
     return found
 
@@ -119,7 +119,7 @@ def test_without_keys_it_is_said_which(name: str, monkeypatch: pytest.MonkeyPatc
 def test_public_mirrors(name: str, arch: str, kind: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for word in ("MIRROR", "SECURITY_MIRROR"):
         monkeypatch.delenv(word, raising=False)
-    assert system(name, arch=arch)._bases(kind, []) == [base]
+    assert system(name, arch=arch)._bases(kind) == [base]
 
 
 def test_the_hosts_own_mirror_comes_first_where_it_has_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
