@@ -14,6 +14,14 @@ from lxcpy.errors import BootstrapError, LxcpyError, from_dict
 from lxcpy.kernel import process
 
 
+def check(answer: dict[str, Any]) -> None:
+    """Raise the failure that an answer tells, if it does: OSError, LxcpyError."""
+    if "errno" in answer:
+        raise OSError(answer["errno"], answer["text"])
+    if "error" in answer:
+        raise from_dict(answer["error"])
+
+
 class Child:
     """One process that calls `work(channel)`, whose result is the last answer; it dies with this one, at the latest."""
 
@@ -37,10 +45,7 @@ class Child:
         with self._socket.makefile("rb") as reader:
             for line in reader:
                 answer: dict[str, Any] = json.loads(line)
-                if "errno" in answer:
-                    raise OSError(answer["errno"], answer["text"])
-                if "error" in answer:
-                    raise from_dict(answer["error"])
+                check(answer)
                 yield answer
         raise BootstrapError("the process that does the work died", hint="the kernel's log may tell why")
 
@@ -48,11 +53,7 @@ class Child:
         """End it, also in the middle of its work."""
         self._socket.close()
         if self._pid:
-            try:
-                os.kill(self._pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.waitpid(self._pid, 0)
+            process.kill_child(self._pid)
             self._pid = 0
 
     def __enter__(self) -> Child:

@@ -141,11 +141,7 @@ class Chroot:
             self._socket.close()
             self._socket = None
         if self._pid > 0:
-            try:
-                os.kill(self._pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.waitpid(self._pid, 0)
+            process.kill_child(self._pid)
             self._pid = 0
 
     def __enter__(self) -> Chroot:

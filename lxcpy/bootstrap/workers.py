@@ -16,8 +16,9 @@ import traceback
 from typing import Any
 
 from lxcpy.bootstrap import compression, extract
+from lxcpy.bootstrap.children import check
 from lxcpy.bootstrap.download import Expected
-from lxcpy.errors import BootstrapError, LxcpyError, from_dict
+from lxcpy.errors import BootstrapError, LxcpyError
 from lxcpy.kernel import process
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -58,11 +59,7 @@ class Worker:
         self._reader.close()
         self._socket.close()
         if self.pid:
-            try:
-                os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.waitpid(self.pid, 0)
+            process.kill_child(self.pid)
             self.pid = 0
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -73,10 +70,7 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         if "damaged" in answer:
             raise Damaged(answer["damaged"])
-        if "errno" in answer:
-            raise OSError(answer["errno"], answer["text"])
-        if "error" in answer:
-            raise from_dict(answer["error"])
+        check(answer)
         return answer
 
 

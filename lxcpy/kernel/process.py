@@ -46,6 +46,7 @@ _close_range = libc.syscall(
 )
 _personality = libc.function("personality", (libc.ulong, hex))
 
+_SIGKILL = 9  # importing signal costs more than a fork
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
 PER_LINUX = 0
@@ -104,6 +105,15 @@ def pidfd_getfd(pidfd: int, fd: int) -> Fd:
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
 _PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 _PIDFD_INFO_EXIT = 1 << 3
+
+
+def kill_child(pid: int) -> None:
+    """End a child of the calling process and reap it; one that has ended is reaped. Raises OSError."""
+    try:
+        os.kill(pid, _SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(pid, 0)
 
 
 def exit_status_of(pidfd: int) -> int | None:
