@@ -20,6 +20,7 @@ import hypothesis
 import leaks
 import probes
 import pytest
+from debfixtures import archive, cache, key, server  # noqa: F401  # for every file
 
 from lxcpy import paths
 

@@ -10,7 +10,7 @@ import sys
 import tarfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,23 +26,6 @@ from lxcpy.errors import BootstrapError
 
 pytestmark = requires("root", "gpg", "gpgv", "busybox")
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
-    return Key(tmp_path_factory.mktemp("key") / "home")
-
-
-@pytest.fixture
-def archive(tmp_path: Path, key: Key) -> Archive:
-    return Archive(tmp_path / "mirror", key)
-
-
-@pytest.fixture
-def server(archive: Archive) -> Iterator[Server]:
-    found = Server(archive.root)
-    yield found
-    found.stop()
 
 
 class Maker:

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,35 +15,14 @@ from probes import requires
 
 from lxcpy.errors import BootstrapError, LxcpyError, UsageError
 
-pytestmark = requires("root", "gpg", "gpgv", "busybox")
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
-    return Key(tmp_path_factory.mktemp("key") / "home")
+pytestmark = [requires("root", "gpg", "gpgv", "busybox"), pytest.mark.usefixtures("cache")]
 
 
 @pytest.fixture
-def archive(tmp_path: Path, key: Key) -> Archive:
-    found = Archive(tmp_path / "mirror", key)
-    tiny(found)
-    found.publish("tiny", fields={"Suite": "stable"})
-    return found
-
-
-@pytest.fixture
-def server(archive: Archive) -> Iterator[Server]:
-    found = Server(archive.root)
-    yield found
-    found.stop()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LXCPY_CACHE_DIR", str(tmp_path / "cache"))
-    for word in ("MIRROR", "SECURITY_MIRROR", "KEYRING", "LANG"):
-        monkeypatch.delenv(word, raising=False)
-    return tmp_path / "cache"
+def archive(archive: Archive) -> Archive:
+    tiny(archive)
+    archive.publish("tiny", fields={"Suite": "stable"})
+    return archive
 
 
 @pytest.fixture

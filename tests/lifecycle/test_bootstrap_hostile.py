@@ -9,7 +9,7 @@ import platform
 import socket
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,23 +26,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = requires("root", "gpg", "gpgv", "busybox")
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
-    return Key(tmp_path_factory.mktemp("key") / "home")
-
-
 @pytest.fixture
-def archive(tmp_path: Path, key: Key) -> Archive:
-    found = Archive(tmp_path / "mirror", key)
-    tiny(found)
-    return found
-
-
-@pytest.fixture
-def server(archive: Archive) -> Iterator[Server]:
-    found = Server(archive.root)
-    yield found
-    found.stop()
+def archive(archive: Archive) -> Archive:
+    tiny(archive)
+    return archive
 
 
 @pytest.fixture

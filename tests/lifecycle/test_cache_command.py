@@ -20,11 +20,6 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 DAY = 86400
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
-    return Key(tmp_path_factory.mktemp("key") / "home")
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LXCPY_CACHE_DIR", str(tmp_path / "cache"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,23 +16,6 @@ from lxcpy.bootstrap.download import Client, Mirrors
 from lxcpy.errors import BootstrapError
 
 pytestmark = requires("gpg", "gpgv")
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
-    return Key(tmp_path_factory.mktemp("key") / "home")
-
-
-@pytest.fixture
-def archive(tmp_path: Path, key: Key) -> Archive:
-    return Archive(tmp_path / "mirror", key)
-
-
-@pytest.fixture
-def server(archive: Archive) -> Iterator[Server]:
-    found = Server(archive.root)
-    yield found
-    found.stop()
 
 
 def fetch(
