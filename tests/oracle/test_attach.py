@@ -220,11 +220,16 @@ class Screen:
         self.size(91, 37)
         self.before = termios.tcgetattr(slave)
         self.slave = slave
+
+        def begin() -> None:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the command would ignore a hang-up
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
         # A session of its own whose terminal this is, as under a shell.
         self.process = subprocess.Popen(
             argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=begin,
         )  # fmt: skip
         self.seen = b""
 
