@@ -108,6 +108,7 @@ class Served:
         self.server = Server(toy.lxcpath, toy.name, toy)
         self._reader, self._writer = os.pipe()
         self._work: list[object] = []
+        self._poll = select.epoll()  # made here: the thread may begin when the test has taken all descriptors
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Served:
@@ -130,7 +131,7 @@ class Served:
         os.write(self._writer, b"s" if stop else b"c")
 
     def _run(self) -> None:
-        poll = select.epoll()
+        poll = self._poll
         poll.register(self.server.fileno(), select.EPOLLIN)
         poll.register(self._reader, select.EPOLLIN)
         while True:
