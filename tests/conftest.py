@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -116,6 +117,8 @@ def _is_supervisor(item: str) -> bool:
 
 def _between_tests(kind: str, item: str) -> bool:
     """What may stay between two tests: the warm supervisor, its files, the compiled filters and the profiles' place."""
+    if kind == "cgroups":
+        return item.endswith("/lxcpy.supervisor")
     if kind not in ("processes", "files"):
         return False
     return _is_supervisor(item) or f"{RUN_DIR}/filters" in item or item == f"{RUN_DIR}/apparmor"
@@ -166,10 +169,8 @@ def _end_supervisors() -> None:
     """Ask the supervisors that this session's tests brought up to leave."""
     for item in WATCH.snapshot()["processes"]:
         if _is_supervisor(item):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(int(item.split()[0]), signal.SIGTERM)
-            except ProcessLookupError:
-                pass
     deadline = time.monotonic() + 10
     while any(map(_is_supervisor, WATCH.snapshot()["processes"])) and time.monotonic() < deadline:
         time.sleep(0.05)

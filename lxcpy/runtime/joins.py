@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxcpy import log, paths, storage
-from lxcpy.cgroups import layout as cgroup_layout
-from lxcpy.cgroups import tree as cgroup_tree
 from lxcpy.config import load as config_load
 from lxcpy.config import system
 from lxcpy.config.model import Config
@@ -259,20 +257,6 @@ def kill_process(identity: list[int] | None) -> None:
                     kill_and_wait(pidfd)
         except OSError:
             pass
-
-
-def enter_own_cgroup() -> None:
-    """The supervisor leaves the session that happened to start it, as LXC's monitor does."""
-    for hierarchy in cgroup_layout.detect().hierarchies:
-        group = os.path.join(hierarchy.mount, "lxcpy.supervisor")
-        try:
-            os.makedirs(group, exist_ok=True)
-            if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
-                cgroup_tree.fill_cpuset(hierarchy.mount, "/lxcpy.supervisor")
-            with open(os.path.join(group, "cgroup.procs"), "w") as procs:
-                procs.write(str(os.getpid()))
-        except OSError as error:
-            LOG.debug(f"stays in its caller's group of {hierarchy.mount}: {meaning(error)}")
 
 
 # -- rootfs --------------------------------------------------------------------------------------------------------

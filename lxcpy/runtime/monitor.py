@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lxcpy import log
 from lxcpy.cgroups import monitor as cgroup_monitor
+from lxcpy.cgroups import own as own_cgroup
 from lxcpy.config.model import Config
 from lxcpy.errors import LxcpyError, StateError, meaning
 from lxcpy.kernel import mount, namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import joins, state
+from lxcpy.runtime import state
 from lxcpy.security import notify
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Monitor:
     def leave(self) -> None:
         """Out of the groups, which are to be removed."""
         if self.cgroups.get("serving"):
-            joins.enter_own_cgroup()
+            own_cgroup.enter()
         try:
             self.made = cgroup_monitor.leave(self.cgroups)
         except LxcpyError as error:
@@ -83,7 +84,7 @@ class Monitor:
     def end(self) -> None:
         """Out of the pivot groups, and remove them."""
         if self.cgroups.get("pivot"):
-            joins.enter_own_cgroup()
+            own_cgroup.enter()
             cgroup_monitor.remove(self.made)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from typing import TYPE_CHECKING
 
+from lxcpy.kernel import process
 from lxcpy.kernel.fd import Fd, write_all
 from lxcpy.runtime import launching
 from lxcpy.runtime.channel import Channel, Closed
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from lxcpy.runtime.supervisor import Supervisor
 
 SPARE_AFTER = 0.05  # seconds after a start; not at once, for the start is to have the processor
+LEAVE = 1.0  # seconds that those that are free have to leave in, at the end
 KEEP = 1.0  # seconds that those beyond the one spare wait for more
 
 
@@ -79,6 +82,21 @@ class Pool:
         worker = Worker(pid, ours)
         self.supervisor.children.watch(pid, Fd(pidfd))
         return worker
+
+    def close(self) -> None:
+        """At the supervisor's end: those that are free have left, so that nothing of them is in its control group."""
+        free, self.free = self.free, []
+        for worker in free:
+            worker.channel.close()
+        poll = select.poll()
+        for worker in free:
+            try:
+                with process.pidfd_open(worker.pid) as pidfd:
+                    poll.register(pidfd.number, select.POLLIN)
+                    poll.poll(LEAVE * 1000)
+                    poll.unregister(pidfd.number)
+            except ProcessLookupError:
+                pass
 
     def ended(self, pid: int) -> None:
         """A child has ended; it may have been one of those that are free."""

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lxcpy import __version__, log, paths, storage
+from lxcpy.cgroups import own as own_cgroup
 from lxcpy.config import load as config_load
 from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import children, joins, state
+from lxcpy.runtime import children, state
 from lxcpy.runtime.children import NOTHING, Children, Ending
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
@@ -72,6 +73,8 @@ class Supervisor:
         self._warm()
         self.loop.after(self.idle, self._leave_if_idle)
         self.loop.run()
+        self.pool.close()
+        own_cgroup.leave()
         return 0
 
     def _warm(self) -> None:
@@ -314,7 +317,7 @@ def settle() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_file_limit()
-    joins.enter_own_cgroup()
+    own_cgroup.enter()
 
 
 def _answers() -> bool:

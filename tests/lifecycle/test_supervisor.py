@@ -144,3 +144,19 @@ def test_a_hanging_post_stop_hook_of_a_dead_container_holds_up_no_new_supervisor
     assert hanging.kill(10)
 
 
+
+
+def test_at_its_end_its_own_groups_go(box: Define) -> None:
+    box().start()
+    with client.connect() as supervisor:
+        pid = supervisor.ask("status")["pid"]
+    with process.pidfd_open(pid) as pidfd:
+        os.kill(pid, signal.SIGTERM)
+        assert select.select([pidfd], [], [], 30)[0]
+    groups = [path for path in Path("/sys/fs/cgroup").rglob("lxcpy.supervisor") if path.is_dir()]
+    mine = os.environ["LXCPY_RUN_DIR"].encode()
+    for group in groups:  # another session's supervisor may be in it
+        others = (group / "cgroup.procs").read_text().split()
+        assert others, f"{group} is left"
+        environs = [Path(f"/proc/{pid}/environ") for pid in others]
+        assert not any(mine in environ.read_bytes() for environ in environs if environ.exists())

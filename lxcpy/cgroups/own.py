@@ -1,0 +1,50 @@
+"""The supervisor's own control groups."""
+
+from __future__ import annotations
+
+import os
+
+from lxcpy.cgroups import layout, tree
+from lxcpy.errors import meaning
+from lxcpy.log import Log
+
+LOG = Log("cgroup")
+GROUP = "lxcpy.supervisor"
+
+
+def enter() -> None:
+    """The supervisor leaves the session that happened to start it, as LXC's monitor does."""
+    for hierarchy in layout.detect().hierarchies:
+        for _ in range(3):  # another supervisor that ends may remove the group just made
+            try:
+                _move(hierarchy.mount, cpuset=hierarchy.version == 1 and "cpuset" in hierarchy.controllers)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                LOG.debug(f"stays in its caller's group of {hierarchy.mount}: {meaning(error)}")
+            break
+
+
+def _move(mount: str, *, cpuset: bool) -> None:
+    group = os.path.join(mount, GROUP)
+    os.makedirs(group, exist_ok=True)
+    if cpuset:
+        tree.fill_cpuset(mount, f"/{GROUP}")
+    with open(os.path.join(group, "cgroup.procs"), "w") as procs:
+        procs.write(str(os.getpid()))
+
+
+def leave() -> None:
+    """At the supervisor's end: out of the groups that `enter` made, and remove those nobody else is in."""
+    for hierarchy in layout.detect().hierarchies:
+        group = os.path.join(hierarchy.mount, GROUP)
+        if not os.path.isdir(group):
+            continue
+        # 0 into `tasks`: a single thread that moves itself waits for no RCU grace period
+        file = "tasks" if hierarchy.version == 1 else "cgroup.procs"
+        try:
+            with open(os.path.join(hierarchy.mount, file), "w") as procs:
+                procs.write("0")
+            os.rmdir(group)
+        except OSError as error:
+            LOG.debug(f'the group "{group}" stays: {meaning(error)}')
