@@ -11,6 +11,10 @@ from lxcpy.cli.options import PLAIN, Args, Command
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel.record import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxcpy.runtime.doctor import kernel
+
 COMMAND = Command(
     "checkconfig",
     "Check what this kernel offers to containers.",
@@ -19,7 +23,8 @@ COMMAND = Command(
     named=False,
     common=PLAIN,
     stdout_help=True,
-    words="The environment variable CONFIG names another configuration than the running kernel's.",
+    words="The environment variable CONFIG names another configuration than the running kernel's. Below LXC's lines "
+    "stands, for each missing thing, what breaks without it and what cures it.",
 )
 
 
@@ -173,7 +178,58 @@ def kernel_config() -> tuple[str, list[str]]:
     return data.decode(errors="replace"), said
 
 
+def advice(text: str, host: Host) -> list[kernel.Advice]:
+    """What is missing, in the order of the lines above; text: the kernel's configuration."""
+    import shutil
+
+    from lxcpy.runtime.doctor import kernel
+
+    found = [*kernel.options(enabled(text)), *kernel.cgroups(host.v1, host.v2, namespace=host.cgroup_namespace)]
+    running = "CONFIG" not in os.environ  # else it is about a kernel that does not run
+    if running and host.modules is not None:
+        release = os.uname().release
+        wanted = {row.option: row.module for row in MISC if row.module}
+        found += kernel.modules(modular(text), wanted, host.modules, release, installed(release))
+    if "USER_NS" in enabled(text):
+        places = {name: (shutil.which(name) or name, bool(setuid)) for name, setuid in host.helpers.items()}
+        found += kernel.helpers({name: None if host.helpers[name] is None else at for name, at in places.items()})
+    return [*found, *kernel.sysctls(sysctls())]
+
+
+def modular(text: str) -> frozenset[str]:
+    """The options that a kernel's configuration has as modules, without CONFIG_."""
+    return frozenset(
+        line.removeprefix("CONFIG_").removesuffix("=m") for line in text.split("\n") if line.endswith("=m")
+    )
+
+
+def installed(release: str) -> frozenset[str]:
+    """The modules that modprobe would find."""
+    try:
+        with open(f"/lib/modules/{release}/modules.dep") as file:
+            names = (line.partition(":")[0].rpartition("/")[2].partition(".")[0] for line in file)
+            return frozenset(name.replace("-", "_") for name in names)
+    except OSError:
+        return frozenset()
+
+
+def sysctls() -> dict[str, str]:
+    """The settings that forbid namespaces; those that this kernel has."""
+    from lxcpy.runtime.doctor import kernel
+
+    found = {}
+    for key in (*(f"user.max_{name}_namespaces" for name in kernel.LIMITS), "kernel.unprivileged_userns_clone"):
+        try:
+            with open(f"/proc/sys/{key.replace('.', '/')}") as file:
+                found[key] = file.read().strip()
+        except OSError:
+            pass
+    return found
+
+
 def run(args: Args) -> int:
+    from lxcpy.runtime.doctor import kernel
+
     text, said = kernel_config()
     head = [f"LXC version {__version__}", *said]
     tail = [
@@ -181,6 +237,7 @@ def run(args: Args) -> int:
         f"usage : CONFIG=/path/to/config {args.prog}",
         "",
     ]
-    lines = head + report(enabled(text), look(), colour=os.isatty(1)) + tail
+    host = look()
+    lines = head + report(enabled(text), host, colour=os.isatty(1)) + tail + kernel.words(advice(text, host))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0

@@ -100,7 +100,7 @@ _RELATED = {
     "autostart": ("start", "stop"),
     "cache": ("create",),
     "cgroup": ("info", "top"),
-    "checkconfig": ("config",),
+    "checkconfig": ("config", "doctor"),
     "config": ("checkconfig", "update-config"),
     "console": ("attach", "start"),
     "copy": ("create", "snapshot", "destroy"),

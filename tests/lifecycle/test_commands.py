@@ -372,9 +372,24 @@ def test_checkconfig_says_what_lxc_s_says(run: Run) -> None:
     theirs = subprocess.run(["lxc-checkconfig"], capture_output=True, text=True, check=False).stdout.splitlines()
     ours = run("checkconfig").stdout.splitlines()
     skip = ("LXC version", "usage :")
-    assert [line for line in ours if not line.startswith(skip)] == [
-        line for line in theirs if not line.startswith(skip)
-    ]
+    theirs, ours = ([line for line in lines if not line.startswith(skip)] for lines in (theirs, ours))
+    assert ours[: len(theirs)] == theirs
+    missing = [line for line in theirs if line.endswith((": missing", ": required"))]
+    said = "\n".join(ours[len(theirs) :])
+    assert said.count("  breaks: ") == said.count("  cure: ") >= len(missing)
+    if "Vlan: missing" in missing:
+        assert "cure: boot a kernel with CONFIG_VLAN_8021Q=y or =m" in said
+
+
+def test_checkconfig_tells_a_cure_for_all_that_a_kernel_lacks(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("# Linux/x86 6.1.0 Kernel Configuration\nCONFIG_NAMESPACES=y\n")
+    done = run("checkconfig", env={**os.environ, "CONFIG": str(tmp_path / "config")})
+    theirs, _, ours = done.stdout.partition("--- What to do ---\n")
+    missing = [line for line in theirs.splitlines() if line.endswith((": missing", ": required"))]
+    assert len(missing) > 20
+    assert ours.count("  breaks: ") == ours.count("  cure: ") >= len(missing)
+    assert "cure: boot a kernel with CONFIG_VETH=y or =m" in ours
+    assert "this kernel has no namespaces" not in ours
 
 
 def test_top_needs_a_terminal(run: Run) -> None:

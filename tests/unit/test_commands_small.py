@@ -12,6 +12,7 @@ from lxcpy.commands.checkconfig import Host
 from lxcpy.commands.top import Row
 from lxcpy.errors import UsageError
 from lxcpy.kernel.idmap import IdRange
+from lxcpy.runtime.doctor import kernel
 
 ROWS = [
     Row("web", 2_500_000_000, 1_000_000_000, 1_500_000_000, 4096, 1024, 3072, 7, 3 << 20, 4 << 20, 1 << 19),
@@ -93,6 +94,29 @@ def test_checkconfig_on_an_older_host() -> None:
 
 def test_checkconfig_in_colour() -> None:
     assert "Macvlan: \033[1;33mmissing\033[0;39m" in checkconfig.report(frozenset(), HOST, colour=True)
+
+
+def test_checkconfig_knows_a_cure_for_each_of_its_rows() -> None:
+    rows = (*checkconfig.NAMESPACES, *checkconfig.CGROUPS, *checkconfig.MISC, *checkconfig.CHECKPOINT)
+    assert {row.option for row in rows} | {"CGROUPS"} == set(kernel.OPTIONS)
+
+
+def test_checkconfig_s_cures() -> None:
+    def cures(found: Any) -> list[str]:
+        return [advice.cure for advice in found]
+
+    assert cures(kernel.cgroups((), (), namespace=True)) == ["mount -t cgroup2 cgroup2 /sys/fs/cgroup"]
+    assert cures(kernel.cgroups(("/sys/fs/cgroup/systemd",), (), namespace=True)) == [
+        "mkdir -p /sys/fs/cgroup/freezer && mount -t cgroup -o freezer cgroup /sys/fs/cgroup/freezer"
+    ]
+    assert cures(kernel.cgroups((), ("/sys/fs/cgroup",), namespace=True)) == []
+    assert cures(kernel.helpers({"newuidmap": None, "newgidmap": ("/bin/g", False)})) == [
+        "apt install uidmap", "chown root /bin/g && chmod u+s /bin/g",
+    ]  # fmt: skip
+    [lost] = kernel.modules({"VETH", "MACVLAN"}, {"VETH": "veth", "MACVLAN": "macvlan"}, {"veth"}, "6.1", set())
+    assert "modprobe macvlan" in lost.cure
+    [limit] = kernel.sysctls({"user.max_user_namespaces": "0", "user.max_net_namespaces": "5"})
+    assert limit.cure.startswith("sysctl -w user.max_user_namespaces=")
 
 
 def test_maps_of_usernsexec() -> None:
