@@ -5,8 +5,10 @@ credentials beside it, then the request's data, if any; the answer is 16 bytes, 
 its data. Both headers are the C structures of 64-bit LXC in host order: an int, an int of data's length and a pointer,
 whose place carries a small number instead where no data follows (ENCODE_INTO_PTR_LEN).
 
-Learnt from src/lxc/commands.c, commands_utils.c, af_unix.c and monitor.h; the layout is the same in 4.0, 5.0, 6.0 and
-7.0, and was read back byte for byte from 5.0.2.
+Learnt from src/lxc/commands.c, commands_utils.c, af_unix.c and monitor.h. The layout is the same in 4.0, 5.0, 6.0 and
+7.0: it was read back byte for byte from 5.0.2; of 5.0.3 and 7.0.0 the structures and the table of commands are equal,
+and what differs is that a 6 or 7 client may give up waiting for GET_STATE's answer (SO_RCVTIMEO) and that their server
+refuses a CONFIG_ITEM without a final NUL and a CONSOLE_LOG of another length than its structure's.
 """
 
 from __future__ import annotations
