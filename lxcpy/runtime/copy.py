@@ -25,7 +25,7 @@ from lxcpy.runtime import (
     copyfiles,
     copynames,
     destroy,
-    joins,
+    ids,
     lock,
     lookup,
     making,
@@ -103,8 +103,8 @@ def copy(request: Request) -> None:
         if not request.allow_running and lookup.state(source.lxcpath, source.name) != "STOPPED":
             raise StateError(f"{source.name} is running", hint="stop it, or copy it as it is with -a (--allowrunning)")
         destroy.clear_leftover(request.new_lxcpath, request.new_name)
-        uids, gids = joins.id_ranges(source.config)
-        owner = joins.root_of(uids, gids) if uids else None
+        uids, gids = ids.ranges(source.config)
+        owner = ids.root(uids, gids) if uids else None
         with making.made(request.new_lxcpath, request.new_name, owner=owner) as undo:
             directory = os.path.join(request.new_lxcpath, request.new_name)
             pairs = originals(source, choice, depends=request.depends)
@@ -244,7 +244,7 @@ def fill(build: Build, undo: ExitStack) -> Config:
 
 def _clone(build: Build) -> str:
     source = build.source
-    uids, gids = (tuple(ranges) for ranges in joins.id_ranges(source.config))
+    uids, gids = (tuple(ranges) for ranges in ids.ranges(source.config))
     # the ids stay as they are; an overlay's own directories belong to the container's root
     shift = Shift(before=(uids, gids), after=(uids, gids)) if uids else None
     rootfs = os.path.join(build.directory, "rootfs")

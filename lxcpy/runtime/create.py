@@ -23,7 +23,7 @@ from lxcpy.config import system
 from lxcpy.config.file import ConfigFile
 from lxcpy.errors import ConfigError, StateError, UsageError, meaning
 from lxcpy.kernel import idmap
-from lxcpy.runtime import destroy, joins, lookup, making
+from lxcpy.runtime import destroy, ids, lookup, making
 from lxcpy.storage import blob
 from lxcpy.storage.base import Shift
 from lxcpy.storage.copy import copy_tree
@@ -123,14 +123,14 @@ def _make_storage(request: Request, config: ConfigFile) -> str:
     uids, gids = _ranges(config)
     if uids:
         # as LXC: the container's root must be able to pass its directory
-        os.chown(os.path.join(request.lxcpath, request.name), *joins.root_of(uids, gids))
-    text = storage.backend(kind).create(rootfs, owner=joins.root_of(uids, gids))
+        os.chown(os.path.join(request.lxcpath, request.name), *ids.root(uids, gids))
+    text = storage.backend(kind).create(rootfs, owner=ids.root(uids, gids))
     config.set("lxc.rootfs.path", text)
     return rootfs
 
 
 def _ranges(config: ConfigFile) -> tuple[list[idmap.IdRange], list[idmap.IdRange]]:
-    return joins.id_ranges(config_load.load_text(config.text, config.file))
+    return ids.ranges(config_load.load_text(config.text, config.file))
 
 
 def _run_template(request: Request, template: Any, rootfs: str, config_path: str) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lxcpy.config import load as config_load
 from lxcpy.errors import StorageError, UsageError
-from lxcpy.runtime import copy, joins, lookup
+from lxcpy.runtime import copy, ids, lookup
 from lxcpy.runtime.copyconfig import field
 from lxcpy.storage.overlay import DELTA, PRIVATE
 
@@ -137,6 +137,6 @@ def _entry(mount: Mount, directory: str) -> str:
 def _overlay_directory(directory: str, word: str) -> str:
     path = os.path.join(directory, f"{word}#{_six()}")
     os.mkdir(path, 0o700)
-    uids, gids = joins.id_ranges(config_load.load(lookup.config_path(*os.path.split(directory))))
-    os.chown(path, *joins.root_of(uids, gids))
+    uids, gids = ids.ranges(config_load.load(lookup.config_path(*os.path.split(directory))))
+    os.chown(path, *ids.root(uids, gids))
     return path

@@ -7,17 +7,16 @@ import os
 import shlex
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxcpy import log, paths, storage
 from lxcpy.config import load as config_load
 from lxcpy.config import system
 from lxcpy.config.model import Config
-from lxcpy.errors import HookError, NetworkError, RootfsError, SecurityError, StateError, meaning
-from lxcpy.kernel import idmap, namespace, process
+from lxcpy.errors import HookError, NetworkError, RootfsError, StateError, meaning
+from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.kernel.idmap import IdRange
 from lxcpy.network import addresses as network_addresses
 from lxcpy.network import facts as network_facts
 from lxcpy.network import plan as network_plan
@@ -211,25 +210,6 @@ def set_time_offsets(config: Config, spaces: Namespaces) -> Fd | None:
         keys = ("lxc.time.offset.boot", "lxc.time.offset.monotonic", "lxc.namespace.clone")
         key = next((key for key in keys if config.at(key)), keys[-1])
         raise StateError(f"{key}: cannot make the time namespace: {meaning(error)}", at=config.at(key)) from error
-
-
-def id_ranges(config: Config) -> tuple[list[IdRange], list[IdRange]]:
-    """lxc.idmap as ranges of uids and of gids. Raises SecurityError for a map that leaves its root without an id."""
-    uids = [IdRange(entry.nsid, entry.hostid, entry.count) for entry in config.idmap if entry.kind == "u"]
-    gids = [IdRange(entry.nsid, entry.hostid, entry.count) for entry in config.idmap if entry.kind == "g"]
-    for ranges, letter, what in ((uids, "u", "user"), (gids, "g", "group")):
-        if config.idmap and idmap.to_host(ranges, 0) is None:
-            raise SecurityError(
-                f"lxc.idmap: the container's {what} 0 has no {what} of the host",
-                at=config.at("lxc.idmap", 0),
-                hint=f"add lxc.idmap = {letter} 0 FIRST COUNT; /etc/sub{letter}id lists the ranges of each user",
-            )
-    return uids, gids
-
-
-def root_of(uids: Sequence[IdRange], gids: Sequence[IdRange]) -> tuple[int, int]:
-    """The host's ids of the container's root; 0 where nothing is mapped."""
-    return idmap.to_host(uids, 0) or 0, idmap.to_host(gids, 0) or 0
 
 
 # -- processes -----------------------------------------------------------------------------------------------------

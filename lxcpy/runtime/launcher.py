@@ -19,7 +19,7 @@ from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, Stat
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links
-from lxcpy.runtime import hooks, init, joins, lock, monitor, state
+from lxcpy.runtime import hooks, ids, init, joins, lock, monitor, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
@@ -84,9 +84,9 @@ class Launch:
         hooked = config.hook.pre_start or config.hook.start_host or any(nic.script_up for nic in config.net)
         self.clean = self.more and not (hooked or config.monitor.unshare or config.cgroup.dirs.monitor)
         self.spaces = joins.namespaces(config, options.share)
-        uid_ranges, gid_ranges = joins.id_ranges(config)
+        uid_ranges, gid_ranges = ids.ranges(config)
         self.uid_ranges, self.gid_ranges = uid_ranges, gid_ranges
-        self.owner = joins.root_of(uid_ranges, gid_ranges)
+        self.owner = ids.root(uid_ranges, gid_ranges)
         self.layout = cgroup_layout.detect()
         self.cgroups = cgroup_plan.plan(
             config.cgroup,

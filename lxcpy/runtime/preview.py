@@ -7,7 +7,7 @@ from typing import Any
 from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.rootfs import plan as rootfs_plan
-from lxcpy.runtime import hooks, joins
+from lxcpy.runtime import hooks, ids, joins
 from lxcpy.runtime.launcher import Options
 from lxcpy.security import caps
 
@@ -18,14 +18,14 @@ def preview(values: dict[str, Any]) -> list[str]:
     config, _text = joins.load(options.config, options)
     hooks.check_environment(config, options.environ)
     spaces = joins.namespaces(config, options.share)
-    uids, gids = joins.id_ranges(config)
+    uids, gids = ids.ranges(config)
     cgroups = cgroup_plan.plan(
         config.cgroup,
         name=options.name,
         layout=cgroup_layout.detect(),
         pattern=joins.system_value("lxc.cgroup.pattern"),
         use=joins.cgroup_use(),
-        owner=joins.root_of(uids, gids),
+        owner=ids.root(uids, gids),
     )
     network = joins.plan_network(config, options.name)
     joins.check_rootfs(config)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -423,9 +424,12 @@ def test_a_rename_that_is_killed_has_one_name_or_the_other(tiny: Tiny, names: Na
         shutil.rmtree(f"{lxcpath}/{new}", ignore_errors=True)
         shutil.rmtree(f"{lxcpath}/{old}", ignore_errors=True)
         one = tiny(name=old)
-        Path(one.directory, "fstab").touch()
+        Path(one.directory, "fstab").write_text(f"{one.directory}/data data none bind 0 0\n")
+        Path(one.directory, "inc.conf").write_text(f"lxc.include = {one.directory}/inner.conf\n")
+        Path(one.directory, "inner.conf").write_text(f"lxc.hook.stop = {one.directory}/stop.sh\n")
         with open(one.config_file, "a") as config:
-            config.write(f"lxc.mount.fstab = {one.directory}/fstab\n")
+            config.write(f"lxc.mount.fstab = {one.directory}/fstab\nlxc.include = {one.directory}/inc.conf\n")
+            config.write(f"lxc.mount.entry = {one.directory}/data data none bind 0 0\n")
 
     first = tiny()
     lxcpath = first.lxcpath
@@ -438,15 +442,60 @@ def test_a_rename_that_is_killed_has_one_name_or_the_other(tiny: Tiny, names: Na
         one = found[0]
         outcomes.add(one.name)
         one.check_startable(None)  # the next command, whichever
-        one.copy(names()).destroy()
-        left = [entry for entry in os.listdir(one.directory) if not entry.startswith(".config.")]  # a half-written one
-        assert sorted(left) == ["config", "fstab", "rootfs"], step
+        left = [entry for entry in os.listdir(one.directory) if not entry.startswith(".")]  # half-written ones
+        assert sorted(left) == ["config", "fstab", "inc.conf", "inner.conf", "rootfs"], step
+        for file in ("config", "fstab", "inc.conf", "inner.conf"):
+            text = Path(one.directory, file).read_text()
+            assert f"{lxcpath}/{new if one.name == old else old}/" not in text, (step, file)
+            assert f"{one.directory}/" in text
         lines = config_of(one).splitlines()
         assert f"lxc.rootfs.path = dir:{rootfs_of(one)}" in lines
         assert f"lxc.uts.name = {one.name}" in lines
         assert f"lxc.mount.fstab = {one.directory}/fstab" in lines
         assert (rootfs_of(one) / "etc/hostname").read_text().strip() == one.name
     assert outcomes == {old, new}
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_destroy_that_is_killed_can_be_done_again(tiny: Tiny, names: Names, snapshot: bool) -> None:
+    one = tiny()
+    new = Container(names(), one.lxcpath)
+
+    def prepare() -> None:
+        one.copy(new.name, snapshot=snapshot)  # onto an empty directory, too: that is as good as none
+
+    for _ in killing.steps(prepare, new.destroy):
+        if new.defined:
+            assert not snapshot or clones.dependents(one.directory) == [(one.lxcpath, new.name)]
+            new.destroy()
+        assert os.listdir(new.directory) == [] if os.path.isdir(new.directory) else True
+        assert clones.dependents(one.directory) in ([], [(one.lxcpath, new.name)])
+        assert (rootfs_of(one) / "marker").read_text() == "original"
+    one.destroy()
+
+
+def test_a_copy_by_several_processes_that_is_killed(tiny: Tiny, names: Names, bin: str) -> None:
+    one = tiny()
+    for folder in range(40):
+        (rootfs_of(one) / f"folder{folder}").mkdir()
+        for file in range(60):
+            (rootfs_of(one) / f"folder{folder}/file{file}").write_text(f"{folder} {file}")
+    new = Container(names(), one.lxcpath)
+    argv = [f"{bin}/lxcpy-copy", "-P", one.lxcpath, "-n", one.name, "-N", new.name]
+    cut = 0
+    for delay in range(0, 300, 20):
+        with subprocess.Popen(argv) as process:
+            time.sleep(delay / 1000)
+            process.kill()
+        settled(new)
+        if not new.defined or os.path.lexists(f"{new.directory}/partial"):
+            cut += 1
+            one.copy(new.name)
+        compare = ["diff", "-r", "-x", "hostname", "-x", "hosts", rootfs_of(one), rootfs_of(new)]
+        assert subprocess.run(compare, capture_output=True, check=False).stdout == b""
+        new.destroy()
+        assert os.listdir(one.lxcpath) == [one.name]
+    assert cut > 1
 
 
 def test_an_original_that_is_being_copied_stays(box: Define, names: Names) -> None:
