@@ -48,6 +48,8 @@ def run(args: Args) -> int:
     container = Container(args.name, args.lxcpath)
     if sum(bool(way) for way in (args.listed, args.restore, args.destroy)) > 1:
         raise UsageError("of -L, -r and -d only one can be given")
+    if args.json and not args.listed:
+        raise UsageError("--json goes with -L")
     if args.listed:
         _list(container, args)
     elif args.restore is not None:

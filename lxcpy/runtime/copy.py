@@ -100,6 +100,7 @@ def copy(request: Request) -> None:
         source = load_source(request.lxcpath, request.name, request.config)
         same_path = os.path.realpath(request.new_lxcpath) == os.path.realpath(request.lxcpath)
         choice = choose(source.kind, same_path=same_path, snapshot=request.snapshot, backing=request.backing)
+        check_options(source.config, choice)
         if not request.allow_running and lookup.state(source.lxcpath, source.name) != "STOPPED":
             raise StateError(f"{source.name} is running", hint="stop it, or copy it as it is with -a (--allowrunning)")
         destroy.clear_leftover(request.new_lxcpath, request.new_name)
@@ -172,6 +173,17 @@ def choose(kind: str, *, same_path: bool, snapshot: bool, backing: str | None = 
     if snapshot and backing != kind and SNAPSHOT_OF.get(kind) != backing:
         raise StorageError(f'storage of type {kind} cannot have a snapshot clone of type "{backing}"')
     return Choice(backing, snapshot)
+
+
+def check_options(config: Config, choice: Choice) -> None:
+    """Raises StorageError where the copy's storage could not be mounted as lxc.rootfs.options says."""
+    words = (config.rootfs.options or "").split(",")
+    if choice.kind != "dir" and any(word.startswith("idmap=") for word in words):
+        raise StorageError(
+            f"lxc.rootfs.options: idmap= works with storage of type dir only, not {choice.kind}",
+            at=config.at("lxc.rootfs.options"),
+            hint="make a full copy, without -s",
+        )
 
 
 def originals(source: Source, choice: Choice, *, depends: bool = True) -> clones.Pairs:

@@ -75,6 +75,7 @@ def test_refusals(box: Define, run: Run) -> None:
         (("-r", "snap0"), 'has no snapshot "snap0"'),
         (("-r", "snap0", "x", "y"), "Too many arguments"),
         (("-L", "-d", "snap0"), "only one"),
+        (("--json",), "goes with -L"),
         (("-c", "/no/such/file"), "cannot be read"),
     ):
         done = run("snapshot", *words, *options)
