@@ -94,12 +94,29 @@ def run(args: Args) -> int:
     elif args.task == "ephemeral":
         _temporary(container, args, new_path)
     else:
+        if args.task == "copy":
+            warn_of_mounts(args)
         container.copy(
             args.newname or "", new_path, snapshot=args.task == "snapshot", allow_running=args.allowrunning,
             backing=args.backingstorage, keep_name=args.keepname, keep_macs=args.keepmac, arguments=args.rest,
             rcfile=args.rcfile,
         )  # fmt: skip
     return 0
+
+
+def warn_of_mounts(args: CommonArgs) -> None:
+    """Say what of the original's root filesystem a full copy leaves out."""
+    from lxcpy.cli.report import Reporter
+    from lxcpy.errors import LxcpyError
+    from lxcpy.runtime import copy
+
+    try:
+        found = copy.mounted_in(copy.load_source(args.lxcpath, args.name, args.rcfile))
+    except LxcpyError:
+        return  # the copy says it
+    reporter = Reporter(args.prog, args.name, quiet=args.quiet)
+    for place in found:
+        reporter.warning(LxcpyError(f"what is mounted on {place} is not copied"))
 
 
 def _temporary(container: Container, args: Args, new_path: str) -> None:

@@ -59,6 +59,9 @@ def run(args: Args) -> int:
     elif args.destroy is not None:
         container.delete_snapshot(None if args.destroy == ALL else args.destroy)
     else:
+        from lxcpy.commands.copy import warn_of_mounts
+
+        warn_of_mounts(args)
         container.snapshot(args.comment, rcfile=args.rcfile)
     return 0
 

@@ -33,6 +33,7 @@ from lxcpy.runtime import (
     pending,
 )
 from lxcpy.storage.base import Shift
+from lxcpy.storage.tree import mounts_in
 
 LOG = Log("copy")
 SNAPSHOT_OF = {"dir": "overlay"}  # what a snapshot clone becomes where the original's own type cannot make one
@@ -149,6 +150,14 @@ def load_source(lxcpath: str, name: str, config_file: str | None = None) -> Sour
         raise StorageError(f"{name} has no lxc.rootfs.path: there is nothing to copy")
     kind, source = storage.parse(config.rootfs.path)
     return Source(lxcpath, name, read(path), config, _plain(kind), source)
+
+
+def mounted_in(source: Source) -> list[str]:
+    """What the host has mounted below a root filesystem that is a directory: a full copy leaves it out."""
+    if source.kind != "dir":
+        return []
+    rootfs = os.path.realpath(source.path)
+    return [place for place in mounts_in(rootfs) if place != rootfs]
 
 
 def choose(kind: str, *, same_path: bool, snapshot: bool, backing: str | None = None) -> Choice:

@@ -107,6 +107,24 @@ def test_a_root_filesystem_with_mapped_ids_has_no_snapshot_clone(tiny: Tiny, nam
     assert sorted(os.listdir(one.lxcpath)) == sorted([one.name, two.name])
 
 
+def test_what_is_mounted_is_left_out_with_a_warning(tiny: Tiny, names: Names, run: Run) -> None:
+    one = tiny()
+    place = rootfs_of(one) / "srv"
+    place.mkdir()
+    mount.mount("srv", str(place), "tmpfs", 0, "size=1m")
+    try:
+        (place / "file").touch()
+        new = names()
+        said = run("copy", "-P", one.lxcpath, "-n", one.name, "-N", new)
+        line = f"{one.name}: warning: what is mounted on {place} is not copied\n"
+        assert (said.returncode, said.stderr) == (0, f"lxcpy-copy: {line}")
+        assert run("copy", "-q", "-P", one.lxcpath, "-n", one.name, "-N", names()).stderr == ""
+        assert run("snapshot", "-P", one.lxcpath, "-n", one.name).stderr == f"lxcpy-snapshot: {line}"
+    finally:
+        mount.umount(str(place))
+    assert os.listdir(rootfs_of(Container(new, one.lxcpath)) / "srv") == []
+
+
 # -- others at work --------------------------------------------------------------------------------------------------
 
 
