@@ -135,3 +135,15 @@ def from_dict(data: dict[str, Any]) -> LxcpyError:
 def meaning(error: OSError) -> str:
     """The errno's meaning as words: `No such file or directory`; the text itself where there is no errno."""
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def visible(text: str) -> str:
+    """The text as a terminal may get it: what is no character to look at stands there as its escape, `\\x1b`.
+
+    Mirrors, packages and containers choose names and words that end in messages; a terminal obeys some of them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text
+    )

@@ -38,6 +38,7 @@ _DEVICE_LINKS = {
 _POLICY = "usr/sbin/policy-rc.d"
 _HELPER = "/usr/bin/dpkg-maintscript-helper"
 _TAIL = 20  # lines of the log in an error
+_LONGEST = 500  # characters of each
 _STATUS_LINE = re.compile(r"^status: (\S+?) ?: (error : .*|[a-z-]+)$")  # dpkg(1), --status-fd
 
 
@@ -228,7 +229,9 @@ class _Configuration:
             listings = [_listing(self.root, entry["stem"]) for entry in found.values()]
             for path in self.triggers.hit(listings, triggered_owners):
                 self.call(["/usr/bin/dpkg-trigger", "--no-await", "--by-package=dpkg", path], {}, "dpkg-trigger")
-        self.call(["/usr/bin/dpkg", "--status-fd", str(STATUS), "--configure", "-a"], {}, "dpkg --configure -a")
+        # Its first failure is the last: what came after it would only bury the script's words.
+        argv = ["/usr/bin/dpkg", "--abort-after=1", "--status-fd", str(STATUS), "--configure", "-a"]
+        self.call(argv, {}, "dpkg --configure -a")
 
     def preinst(self, name: str, stem: str, control: str) -> None:
         """Run a package's preinst as dpkg does, from tmp.ci: debconf reads the package's name from there."""
@@ -270,7 +273,7 @@ class _Configuration:
         subject = f"{self.failed_package}: {what}" if self.failed_package and self.failed_package not in what else what
         said = f": {self.failed}" if self.failed else ""
         raise BootstrapError(
-            f"{subject} failed ({end}){said}\n{tail(self.settings.log)}",
+            f"{subject} failed ({end}){said}\n{tail(self.settings.log, self.failed_package)}",
             hint=f"the full log is in {self.settings.log}",
         )
 
@@ -289,15 +292,27 @@ class _Configuration:
                     self.failed_package, self.failed = name, word.removeprefix("error : ")
 
 
-def tail(path: str, count: int = _TAIL) -> str:
-    """The last lines of a log, indented."""
+def tail(path: str, package: str = "", count: int = _TAIL) -> str:
+    """The last lines of a log, indented; with a package's name those that its script said before dpkg took note."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - (64 << 10)))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(f"  | {line}" for line in lines[-count:])
+    said = _said(lines, package) if package else lines
+    return "\n".join(f"  | {line[:_LONGEST]}" for line in (said or lines)[-count:])
+
+
+def _said(lines: Sequence[str], package: str) -> Sequence[str]:
+    """What a package's script said, out of dpkg's output; nothing where that cannot be told."""
+    name = re.escape(package) + r"(?::[a-z0-9-]+)?"
+    ends = [at for at, line in enumerate(lines) if re.match(rf"dpkg: error processing package {name} \(", line)]
+    if not ends:
+        return ()
+    heads = re.compile(rf"(?:Setting up|Processing triggers for) {name} \(.*\) ?\.\.\.$")
+    begins = [at for at, line in enumerate(lines[: ends[-1]]) if heads.match(line)]
+    return lines[begins[-1] + 1 if begins else 0 : ends[-1]]
 
 
 _NOTHING = re.compile(

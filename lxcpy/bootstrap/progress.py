@@ -1,4 +1,4 @@
-"""How far a bootstrap is, shown as it suits who watches: a live line, plain lines, or one JSON object an event.
+"""How far a bootstrap is, shown as it suits who watches: live bars, plain lines, or one JSON object an event.
 
 Several phases run at once (packages arrive, are unpacked and configured), so a display keeps a counter for each.
 """
@@ -10,7 +10,12 @@ import os
 import sys
 import threading
 import time
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
+
+from lxcpy.errors import LxcpyError, visible
+
+if TYPE_CHECKING:
+    from lxcpy.bootstrap.bars import Bars
 
 
 class Progress(Protocol):
@@ -127,71 +132,72 @@ class Plain:
         self.message(f"warning: {text}")
 
     def line(self, text: str) -> None:
-        self.stream.write(text + "\n")
+        self.stream.write(visible(text) + "\n")
         self.stream.flush()
 
     def close(self) -> None:
         pass
 
 
-class Terminal(Plain):
-    """One line, rewritten some times a second: every phase that runs, with bytes, rate and time left."""
+class Live(Plain):
+    """Bars below the lines: every phase that runs, with bytes or packages, rate and time left.
 
-    INTERVAL = 0.1
+    They come with the first phase of a known length, so what takes a blink does not load the library that draws them;
+    where it is not installed, the plain lines remain.
+    """
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         super().__init__(stream)
-        self.drawn = 0.0
-        self.dirty = False
+        self.bars: Bars | None = None
+        self.missing = False
 
     def start(self, phase: str, *, total: int = 0, unit: str = "") -> None:
         with self.lock:
+            if total and self.bars is None and not self.missing:
+                self._open()
+            if self.bars is None:
+                super().start(phase, total=total, unit=unit)
+                return
             self.counters[phase] = Counter(total, unit)
-            self.draw()
+            self.bars.start(phase, total, unit)
 
     def advance(self, phase: str, amount: int = 1) -> None:
         with self.lock:
             super().advance(phase, amount)
-            if time.monotonic() - self.drawn >= self.INTERVAL:
-                self.draw()
+            if self.bars is not None:
+                self.bars.advance(phase, amount)
 
     def finish(self, phase: str) -> None:
         with self.lock:
+            if self.bars is not None:
+                self.bars.finish(phase)
             super().finish(phase)
-            self.draw()
 
     def line(self, text: str) -> None:
-        if self.dirty:
-            self.stream.write("\r\x1b[K")
-            self.dirty = False
-        super().line(text)
+        if self.bars is not None:
+            self.bars.line(visible(text))
+        else:
+            super().line(text)
 
-    def draw(self) -> None:
-        """Write the line anew."""
-        self.drawn = time.monotonic()
-        parts = []
+    def _open(self) -> None:
+        try:
+            from lxcpy.bootstrap.bars import Bars
+        except ImportError:
+            self.missing = True
+            return
+        self.bars = Bars(self.stream)
         for phase, counter in self.counters.items():
-            text = f"{phase} {counter}".rstrip()
-            if counter.total and 0 < counter.done < counter.total and counter.rate > 0:
-                left = int((counter.total - counter.done) / counter.rate)
-                text += f", {left // 60}:{left % 60:02d} left" if counter.unit == "bytes" else ""
-            parts.append(text)
-        width = _width(self.stream)
-        text = " | ".join(parts)
-        self.stream.write("\r" + text[: width - 1] + "\x1b[K")
-        self.stream.flush()
-        self.dirty = bool(text)
+            self.bars.start(phase, counter.total, counter.unit)
 
     def close(self) -> None:
         with self.lock:
-            if self.dirty:
-                self.stream.write("\r\x1b[K")
-                self.stream.flush()
-                self.dirty = False
+            if self.bars is not None:
+                self.bars.close()
+                self.bars = None
 
 
 class Json:
-    """An object a line: {"event", "phase", "done", "total", "unit", "seconds"}; progress at most ten times a second."""
+    """An object a line, as lxcpy-create's man page has them; progress at most ten times a second for each phase."""
 
     INTERVAL = 0.1
 
@@ -226,6 +232,15 @@ class Json:
     def warning(self, text: str) -> None:
         self._write({"event": "warning", "text": text})
 
+    def created(self, name: str, rootfs: str) -> None:
+        """The last event: all is done."""
+        self._write({"event": "created", "name": name, "rootfs": rootfs})
+
+    def failed(self, error: LxcpyError) -> None:
+        """The last event: nothing is left of what was made."""
+        at = str(error.at) if error.at is not None else ""
+        self._write({"event": "error", "text": error.what, "at": at, "hint": error.hint or ""})
+
     def close(self) -> None:
         pass
 
@@ -245,14 +260,7 @@ class Json:
             self.stream.flush()
 
 
-def _width(stream: IO[str]) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
-
-
 def default(stream: IO[str] | None = None) -> Progress:
-    """The display for a stream (standard error): live on a terminal, plain lines elsewhere."""
+    """The display for a stream (standard error): live on a terminal that can move its cursor, plain lines elsewhere."""
     stream = stream or sys.stderr
-    return Terminal(stream) if stream.isatty() else Plain(stream)
+    return Live(stream) if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" else Plain(stream)

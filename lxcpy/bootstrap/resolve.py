@@ -60,9 +60,10 @@ class _Resolver:
         while queue or open_choices:
             if queue:
                 asker, group = queue.popleft()
-                if self.satisfied(group):
-                    continue
                 found = self.index.find(group[0]) if len(group) == 1 else None
+                # A name that was asked for is that package, also where another one provides it.
+                if self.satisfied(group) and (asker or found is None or found.name in self.selected):
+                    continue
                 if found is None or found.name in self.exclude:
                     open_choices.append((asker, group))
                     continue

@@ -29,10 +29,11 @@ def find(name: str) -> Script | None:
 
 def run(
     script: Script, *, path: str, name: str, rootfs: str, words: Sequence[str], quiet: bool,
-    uids: Sequence[IdRange], gids: Sequence[IdRange],
+    uids: Sequence[IdRange], gids: Sequence[IdRange], apart: bool = False,
 ) -> None:  # fmt: skip
     """Run it to its end, in a mount namespace of its own. Raises BootstrapError.
 
+    quiet: its words are dropped. apart: they all go to standard error.
     uids, gids: the container's id map; with one it runs as the map's root, and the caller's own ids are mapped too, to
     the first ones that the map leaves free: so it may write the config, and is told them to give that away.
     """
@@ -42,7 +43,7 @@ def run(
         gids, gid = _with_own(gids, os.getegid())
         argv = [script.path, *argv[1:], "--mapped-uid", str(uid), "--mapped-gid", str(gid)]
     try:
-        status = _wait(_Child(script, argv, uids, gids, quiet=quiet))
+        status = _wait(_Child(script, argv, uids, gids, quiet=quiet, apart=apart))
     except OSError as error:
         raise BootstrapError(f'cannot run the template "{script.path}": {meaning(error)} ({error})') from error
     if status:
@@ -64,9 +65,10 @@ class _Child:
     """The process that becomes the template; with an id map it waits until its own is written."""
 
     def __init__(
-        self, script: Script, argv: Sequence[str], uids: Sequence[IdRange], gids: Sequence[IdRange], *, quiet: bool
-    ) -> None:
-        self.script, self.argv, self.mapped, self.quiet = script, argv, bool(uids), quiet
+        self, script: Script, argv: Sequence[str], uids: Sequence[IdRange], gids: Sequence[IdRange], *, quiet: bool,
+        apart: bool,
+    ) -> None:  # fmt: skip
+        self.script, self.argv, self.mapped, self.quiet, self.apart = script, argv, bool(uids), quiet, apart
         ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
@@ -107,6 +109,8 @@ class _Child:
                 null = os.open(os.devnull, os.O_RDWR)
                 for number in range(3):
                     os.dup2(null, number)
+            elif self.apart:
+                os.dup2(2, 1)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, a shell expects it
             os.execv(self.script.path, list(self.argv))
         except OSError as error:

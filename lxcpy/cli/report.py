@@ -6,6 +6,7 @@ import os
 import sys
 
 from lxcpy import __version__, log, paths
+from lxcpy.errors import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Reporter:
         text = "".join(f"{line if line.startswith('  ') else prefix + line}\n" for line in error.lines())
         try:
             sys.stdout.flush()
-            sys.stderr.write(text)
+            sys.stderr.write(visible(text))
             sys.stderr.flush()
         except (OSError, ValueError):
             pass  # nobody listens

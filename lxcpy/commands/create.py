@@ -92,7 +92,7 @@ def run(args: Args) -> int:
 
     from lxcpy.bootstrap import progress
     from lxcpy.container import Container
-    from lxcpy.errors import StorageError, UsageError
+    from lxcpy.errors import LxcpyError, StorageError, UsageError, visible
     from lxcpy.runtime.create import Request, answered, create
 
     if not args.template:
@@ -107,19 +107,23 @@ def run(args: Args) -> int:
         sys.stdout.write(template_help({"template": args.template}))
         return 0
     if (told := answered(args.template, args.rest)) is not None:
-        sys.stdout.write(told)
+        sys.stdout.write(visible(told))
         return 0
     container = Container(args.name, args.lxcpath)
-    shown: progress.Progress = progress.Silent() if args.quiet else progress.default()
-    if args.json:
-        shown = progress.Json()
+    events = progress.Json() if args.json else None
+    shown: progress.Progress = events or (progress.Silent() if args.quiet else progress.default())
+    request = Request(
+        name=container.name, lxcpath=container.lxcpath, template=args.template, words=args.rest,
+        config=args.config, directory=args.dir, progress=shown, quiet=args.quiet, apart=args.json,
+    )  # fmt: skip
     try:
-        create(
-            Request(
-                name=container.name, lxcpath=container.lxcpath, template=args.template, words=args.rest,
-                config=args.config, directory=args.dir, progress=shown, quiet=args.quiet,
-            )
-        )
+        rootfs = create(request)
+    except LxcpyError as error:
+        if events is not None:
+            events.failed(error)
+        raise
     finally:
         shown.close()
+    if events is not None:
+        events.created(container.name, rootfs)
     return 0

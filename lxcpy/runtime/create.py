@@ -44,10 +44,11 @@ class Request(NamedTuple):
     directory: str | None = None  # --dir
     progress: Any = None  # bootstrap.progress.Progress; None: silent
     quiet: bool = False
+    apart: bool = False  # standard output is for the progress alone: a script's words go to standard error
 
 
-def create(request: Request) -> None:
-    """Make the container. Raises LxcpyError with nothing left behind."""
+def create(request: Request) -> str:
+    """Make the container; the path of its root filesystem, "" without one. Raises LxcpyError with nothing left."""
     if os.geteuid():
         raise StateError("containers need root here", hint="run the command with sudo")
     start = _begin_config(request)
@@ -68,6 +69,7 @@ def create(request: Request) -> None:
             _run_template(request, template, rootfs, config_path)
             _add_header(config_path, template, request.words)
         config_load.load(config_path)  # a template that wrote a bad config is a failure here, not at the first start
+    return rootfs
 
 
 def find_template(name: str) -> Any:
@@ -143,6 +145,7 @@ def _run_template(request: Request, template: Any, rootfs: str, config_path: str
             rootfs=rootfs,
             words=request.words,
             quiet=request.quiet,
+            apart=request.apart,
             uids=uids,
             gids=gids,
         )

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from debmirror import Archive, Key, Server
 from probes import requires
 
 from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release, template
@@ -16,6 +17,7 @@ from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Client, Mirrors
 from lxcpy.bootstrap.progress import Silent
 from lxcpy.bootstrap.workers import Worker
+from lxcpy.errors import BootstrapError
 
 # What differs, and why.
 DIFFERENCES = {
@@ -45,7 +47,8 @@ def host_suite() -> tuple[str, str]:
     pytest.skip("the host has no source of Debian")
 
 
-def ours(mirror: str, suite: str, target: Path, cache: Path) -> None:
+def ours(mirror: str, suite: str, target: Path, cache: Path, *, more: tuple[plan.Repository, ...] = ()) -> None:
+    """Bootstrap minbase, and the packages `broken` and `later` of further repositories if there are any."""
     store = Store(str(cache))
     workers = [Worker(f"{cache}/objects") for _ in range(2)]
     client = Client()
@@ -55,12 +58,14 @@ def ours(mirror: str, suite: str, target: Path, cache: Path) -> None:
         debian = template.find("debian")
         trust = release.Trust(tuple(keyring.find(debian.words("keyrings"))))
         found = plan.Repository(mirrors, suite, release.fetch(mirrors, suite, trust), ("main",))
+        repositories = [found, *more]
+        packages = ("apt", "broken", "later") if more else ("apt",)
         arch = machine.host_arch()
-        wish = plan.Wish(arch, packages=("apt",), exclude=tuple(debian.words("exclude")))
-        made = plan.make([found], wish, store, Silent())
+        wish = plan.Wish(arch, packages=packages, exclude=tuple(debian.words("exclude")))
+        made = plan.make(repositories, wish, store, Silent())
         target.mkdir()
         settings = install.Install(log=f"{cache}/log")
-        install.install(made, [found], str(target), settings, store=store, workers=workers, progress=Silent())
+        install.install(made, repositories, str(target), settings, store=store, workers=workers, progress=Silent())
     finally:
         os.umask(mask)
         client.close()
@@ -111,3 +116,31 @@ def test_minbase_is_debootstraps(tmp_path: Path) -> None:
     for check in (["dpkg", "--audit"], ["dpkg", "-V"]):
         told = subprocess.run(["chroot", str(root), *check], capture_output=True, text=True)
         assert (told.returncode, told.stdout) == (0, "")
+
+
+@requires("root", "gpg", "gpgv")
+@pytest.mark.timeout(300)
+def test_a_failing_script_among_real_packages(archive: Archive, server: Server, key: Key, tmp_path: Path) -> None:
+    """Real dpkg runs it: its last 20 lines are shown, no other package's and none of dpkg's own."""
+    mirror, suite = host_suite()
+    script = b"#!/bin/sh\nfor i in $(seq 25); do echo line $i; done\nexit 3\n"
+    archive.add({"Package": "broken", "Depends": "later-no-more | base-files"}, {}, info={"postinst": script})
+    archive.add({"Package": "later", "Depends": "apt"}, {}, info={"postinst": b"#!/bin/sh\nseq 1000 1100\n"})
+    archive.publish()
+    client = Client()
+    try:
+        mirrors = Mirrors(client, [server.url])
+        trust = release.Trust((keyring.load(str(key.ring)),))
+        own = plan.Repository(mirrors, "tiny", release.fetch(mirrors, "tiny", trust), ("main",))
+        with pytest.raises(BootstrapError) as caught:
+            ours(mirror, suite, tmp_path / "ours", tmp_path / "cache", more=(own,))
+    finally:
+        client.close()
+    said = "\n".join(caught.value.lines()).split("\n")
+    assert said[0] == (
+        "broken: dpkg --configure -a failed (exit status 1): installed broken package post-installation script "
+        "subprocess returned error exit status 3"
+    )
+    assert said[1:21] == [f"  | line {number}" for number in range(6, 26)]
+    assert said[21:] == [f"  hint: the full log is in {tmp_path}/cache/log"]
+    assert "line 1\n" in (tmp_path / "cache/log").read_text()

@@ -26,6 +26,7 @@ EXEMPT: set[tuple[str, str]] = set()
 HOMES = {
     "pyroute2": ("network/links.py", "network/service"),
     "jinja2": ("bootstrap",),
+    "rich": ("bootstrap/bars.py",),
     "configobj": ("bootstrap", "config/system.py"),
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

@@ -12,11 +12,11 @@ import pytest
 from debmirror import ar, compress, deb, tar
 from probes import requires
 
-from lxcpy.bootstrap import compression, dpkgdb, hostapt, install, machine, packages, progress, proxy, resolve
+from lxcpy.bootstrap import bars, compression, dpkgdb, hostapt, install, machine, packages, progress, proxy, resolve
 from lxcpy.bootstrap.deb import Deb
 from lxcpy.bootstrap.packages import Index, Term
 from lxcpy.bootstrap.tar import Tar
-from lxcpy.errors import BootstrapError, UsageError
+from lxcpy.errors import BootstrapError, UsageError, visible
 from lxcpy.kernel import nosync
 
 INDEX = b"""Package: a
@@ -299,8 +299,48 @@ def test_scripts_that_do_nothing_are_known(script: str, nothing: bool) -> None:
     assert install.idle(script) is nothing
 
 
+def test_a_name_that_is_asked_for_is_that_package(index: Index) -> None:
+    """What another one provides meets a dependency; who names the package itself gets it."""
+    index.add(INDEX.replace(b"Package: b\n", b"Package: awk\n"))
+    names = [package.name for package in resolve.resolve(index, resolve.Wanted(("a",), ("awk",))).packages]
+    assert "c" in names
+    assert "awk" in names
+
+
+def test_what_a_terminal_obeys_is_shown_as_its_escape() -> None:
+    assert visible("plain \u00e9 \n\ttext") == "plain \u00e9 \n\ttext"
+    said = visible("\x1b[2J\x07\r\x7f\x9b\u202e\udc9b")
+    assert said == r"\x1b[2J\x07\r\x7f\x9b\u202e\udc9b"
+
+
+def test_what_a_bar_says() -> None:
+    assert bars.amount(500, 0, "bytes", None) == "500 B"
+    assert bars.amount(12_000_000, 31_900_000, "bytes", 5e6) == "12.0 MB of 31.9 MB, 5.0 MB/s, 0:04 left"
+    assert bars.amount(31_900_000, 31_900_000, "bytes", 5e6) == "31.9 MB of 31.9 MB, 5.0 MB/s"
+    assert bars.amount(44, 88, "packages", 0.5) == "44/88 packages, 1:28 left"
+    assert bars.amount(0, 88, "packages", None) == "0/88 packages"
+
+
+def test_the_words_of_the_script_that_failed(tmp_path: Path) -> None:
+    """Out of what dpkg 1.21 wrote: no line of another package, none of dpkg's own."""
+    log = tmp_path / "log"
+    log.write_text(
+        "Setting up other (1) ...\nother\nSetting up extra:amd64 (1:2-3) ...\n"
+        + "".join(f"line {number}\n" for number in range(30))
+        + "dpkg: error processing package extra:amd64 (--configure):\n"
+        " installed extra:amd64 package post-installation script subprocess returned error exit status 3\n"
+        "dpkg: too many errors, stopping\nErrors were encountered while processing:\n extra:amd64\n"
+        "Processing was halted because there were too many errors.\n"
+    )
+    assert install.tail(str(log), "extra").splitlines() == [f"  | line {number}" for number in range(10, 30)]
+    assert install.tail(str(log), "other").splitlines()[-1].endswith("too many errors.")
+    assert len(install.tail(str(log)).splitlines()) == 20
+    log.write_text("Setting up extra (1) ...\nonly\ndpkg: error processing package extra (--configure):\n x\n")
+    assert install.tail(str(log), "extra") == "  | only"
+
+
 def test_progress_in_three_forms() -> None:
-    for make in (progress.Plain, progress.Terminal, progress.Json):
+    for make in (progress.Plain, progress.Live, progress.Json):
         stream = io.StringIO()
         shown = make(stream)
         shown.start("download", total=2_000_000, unit="bytes")
