@@ -46,17 +46,18 @@ class Creation:
         (found / "rootfs").mkdir(parents=True, exist_ok=True)
         return found
 
-    def __call__(self, *words: str, config: str = "", security: bool = False, progress: Progress | None = None) -> Path:
+    def __call__(
+        self, *words: str, config: str = "", security: bool | None = False, progress: Progress | None = None
+    ) -> Path:
+        """security: whether its mirror has security updates too; None: as the template has it."""
         self.count += 1
         directory = self.directory(self.count)
         (directory / "config").write_text(config)
         urls = [f"--mirror={self.server.url}", f"--keyring={self.key.ring}"]
         if security:
             urls.append(f"--security-mirror={self.server.url}")
-        else:
-            os.environ["SECURITY_MIRROR"] = ""
         settings = dict(self.template.settings)
-        if not security:
+        if security is False:
             settings["security_suite"] = ""
         bootstrap(
             self.template._replace(settings=settings), [*urls, *words], target=str(directory / "rootfs"),

@@ -19,6 +19,12 @@ from lxcpy.bootstrap.workers import Worker
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, write_in_root
 
+_NONE = "none"  # in place of a security mirror's address
+
+
+class _NoArchitecture(Unavailable):
+    """A suite that holds nothing for the architecture, as its signed release file says."""
+
 
 class System:
     """One wish of a template and its options, its plan made at once. Raises BootstrapError, UsageError.
@@ -110,10 +116,13 @@ class System:
         """Whether the distribution keeps an architecture apart from the others, on mirrors of its own."""
         return "ports_mirror" in self.template.settings and arch not in self.template.words("main_archs")
 
+    def _asked(self, kind: str) -> str:
+        """The mirrors that the option or the environment names."""
+        return self.options.get(kind.replace("_", "-")) or os.environ.get(kind.upper()) or ""
+
     def _bases(self, kind: str) -> list[str]:
         """Where to look: the option or the environment; else the host's own sources, then the distribution's."""
-        asked = self.options.get(kind.replace("_", "-")) or os.environ.get(kind.upper())
-        if asked:
+        if asked := self._asked(kind):
             return [word for word in asked.replace(",", " ").split() if word]
         security = kind == "security_mirror"
         hosts = [one.uri for one in self.sources if one.suite.endswith(("-security", "/updates")) == security]
@@ -196,14 +205,29 @@ class System:
         return found
 
     def _security(self) -> plan.Repository | None:
-        """The suite of security updates; None where there is none, or, with a warning, where it cannot be had."""
-        for suite in self._beside("security_suite"):
-            try:
-                return self._beside_main(self._mirrors("security_mirror"), suite)
-            except Unavailable as error:
-                if "security-mirror" in self.options or "SECURITY_MIRROR" in os.environ:
-                    raise
+        """The suite of security updates; None where there is none by the template or the wish. Raises BootstrapError.
+
+        One that cannot be had is a failure: who can keep its release file away could keep the updates away with it.
+        Only what is signed may tell that there is nothing for this architecture.
+        """
+        asked = self._asked("security_mirror")
+        suites = self._beside("security_suite")
+        if asked == _NONE or not suites:
+            return None
+        suite = self.template.pairs("security_suites").get(self.codename, suites[0])
+        try:
+            return self._beside_main(self._mirrors("security_mirror"), suite)
+        except _NoArchitecture as error:
+            if asked:
+                raise
+            self.progress.warning(f"without security updates: {error.what}")
+        except Unavailable as error:
+            hint = f"name another mirror with --security-mirror; --security-mirror={_NONE} does without the updates"
+            if {self.asked, self.codename} & set(self.template.words("may_lack_security")) and not asked:
                 self.progress.warning(f"without security updates: {error.what}")
+                return None
+            what = f"the security updates of {self.codename} cannot be had: {error.what}"
+            raise BootstrapError(what, hint=f"{error.hint}; or {hint}" if error.hint else hint) from error
         return None
 
     def _beside(self, key: str) -> list[str]:
@@ -216,7 +240,7 @@ class System:
         """Raises BootstrapError; Unavailable where there is no such suite, or nothing of this architecture in it."""
         found = release.fetch(mirrors, suite, self.trust, self.memory)
         if found.index("main", self.arch) is None:
-            raise Unavailable(f'{mirrors.bases[0]}: "{suite}" has no packages for {self.arch}')
+            raise _NoArchitecture(f'{mirrors.bases[0]}: "{suite}" has no packages for {self.arch}')
         return self._repository(mirrors, suite, found)
 
     # -- packages ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,50 @@ def test_security_updates_are_installed(archive: Archive, create: Creation, key:
     path.write_bytes(path.read_bytes().replace(b"Origin: Tiny", b"Origin: Evil"))
     with pytest.raises(BootstrapError, match="bad signature"):
         create(security=True)
+
+
+@pytest.fixture
+def varied(
+    debian: templates.Template, server: Server, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Creation]:
+    """Containers of the template with some settings changed; its own security mirror is the server."""
+    monkeypatch.setattr("lxcpy.bootstrap.hostapt.sources", lambda: [])
+    count = itertools.count()
+
+    def make(**settings: str) -> Creation:
+        changed = debian._replace(settings={**debian.settings, "security_mirror": server.url, **settings})
+        return Creation(changed, server, key, tmp_path / f"base{next(count)}")
+
+    return make
+
+
+def test_security_updates_are_not_kept_back(archive: Archive, varied: Callable[..., Creation], tmp_path: Path) -> None:
+    """Their mirror answers 404, or not at all, or its release file is old: a failure."""
+    archive.publish("tiny", fields={"Suite": "stable"})
+    gone = Server(tmp_path / "nothing")
+    gone.stop()
+    for settings in ({}, {"security_mirror": gone.url}):
+        with pytest.raises(BootstrapError, match=r"security updates of tiny cannot be had: .*tiny-sec") as caught:
+            varied(**settings)(security=None)
+        assert "--security-mirror=none does without the updates" in str(caught.value.hint)
+    archive.publish("tiny-security", codename="tiny-security", fields={"Valid-Until": date(-86400)})
+    with pytest.raises(BootstrapError, match=r"the security updates of tiny cannot be had: .* is out of date since "):
+        varied()(security=None)
+
+
+def test_who_may_go_without_security_updates(archive: Archive, varied: Callable[..., Creation]) -> None:
+    """Who asks for it; suites that have none, or may have none; an architecture that the signed file does not name."""
+    archive.publish("tiny", fields={"Suite": "stable"})
+    for words, settings in (
+        (["--security-mirror=none"], {}),
+        ([], {"no_pockets": "tiny"}),
+        ([], {"may_lack_security": "tiny"}),
+    ):
+        create = varied(**settings)
+        root = create(*words, security=None) / "rootfs"
+        assert (root / "etc/apt/sources.list").read_text() == f"deb {create.server.url} tiny main\n"
+    archive.publish("tiny-security", codename="tiny-security", arch="i386")
+    assert (varied()(security=None) / "rootfs/etc/hostname").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ DAY = 86400
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LXCPY_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("SECURITY_MIRROR", "")
     return tmp_path / "cache"
 
 
