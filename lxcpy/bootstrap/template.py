@@ -85,7 +85,7 @@ DEB = (
 )
 # Those that not every template has: its ini names them in `options`.
 SOME = (
-    Setting("security-mirror", "", "URL", "that of security updates, or none (default: SECURITY_MIRROR, else as above)"),
+    Setting("security-mirror", "", "URL", "of security updates, or none (default: SECURITY_MIRROR, else as above)"),
     Setting("user", "u", "NAME", "the first user, who may sudo (default: the template's)"),
     Setting("bindhome", "b", "NAME", "a user of the host as first user, with the home directory from the host"),
 )
