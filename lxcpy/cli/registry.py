@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "create": ("create", "Create a container from a template."),
     "destroy": ("destroy", "Delete a container."),
     "device": ("device", "Add a device to a running container or remove one."),
+    "doctor": ("doctor", "Say what keeps a container from starting or working, why, and what cures it."),
     "execute": ("execute", "Run one command in a container of its own."),
     "freeze": ("freeze", "Stop every process of a container until it is thawed."),
     "info": ("info", "Show a container's state, addresses and use of resources."),

@@ -193,7 +193,7 @@ def advice(text: str, host: Host) -> list[kernel.Advice]:
     if "USER_NS" in enabled(text):
         places = {name: (shutil.which(name) or name, bool(setuid)) for name, setuid in host.helpers.items()}
         found += kernel.helpers({name: None if host.helpers[name] is None else at for name, at in places.items()})
-    return [*found, *kernel.sysctls(sysctls())]
+    return [*found, *kernel.sysctls(kernel.settings())]
 
 
 def modular(text: str) -> frozenset[str]:
@@ -211,20 +211,6 @@ def installed(release: str) -> frozenset[str]:
             return frozenset(name.replace("-", "_") for name in names)
     except OSError:
         return frozenset()
-
-
-def sysctls() -> dict[str, str]:
-    """The settings that forbid namespaces; those that this kernel has."""
-    from lxcpy.runtime.doctor import kernel
-
-    found = {}
-    for key in (*(f"user.max_{name}_namespaces" for name in kernel.LIMITS), "kernel.unprivileged_userns_clone"):
-        try:
-            with open(f"/proc/sys/{key.replace('.', '/')}") as file:
-                found[key] = file.read().strip()
-        except OSError:
-            pass
-    return found
 
 
 def run(args: Args) -> int:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lxcpy.config.model import CgroupEntry
-    from lxcpy.errors import LxcpyError
 
 
 class Args(CommonArgs):
@@ -78,23 +77,9 @@ def _path(args: Args) -> str:
 
 
 def _check(path: str, *, json: bool) -> int:
-    from lxcpy.cgroups.layout import detect
-    from lxcpy.cgroups.translate import translate
-    from lxcpy.config import check, load
-    from lxcpy.errors import ConfigErrors
+    from lxcpy.runtime.doctor import config
 
-    found = check.check(path)
-    error = _dependencies(path)
-    if error is not None and not any(finding.at == error.at for finding in found):
-        found.append(check.Finding(True, error.what, error.at, error.hint))
-    try:
-        limits = translate(load.load(path).cgroup.entries, detect())
-    except ConfigErrors:
-        pass  # reported already
-    else:
-        found += [check.Finding(True, problem.what, problem.at, problem.hint) for problem in limits.problems]
-        found += [check.Finding(False, warning) for warning in limits.warnings]
-    found.sort(key=lambda finding: not finding.error)
+    found = config.findings(path)
     if json:
         from lxcpy.cli import output
 
@@ -103,20 +88,6 @@ def _check(path: str, *, json: bool) -> int:
         lines = [line for finding in found for line in finding.lines()] or [f"{path}: nothing is wrong"]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 1 if any(finding.error for finding in found) else 0
-
-
-def _dependencies(path: str) -> LxcpyError | None:
-    """Why a container cannot be started though its own config is right."""
-    from lxcpy.runtime import dependencies
-
-    directory, file = os.path.split(os.path.abspath(path))
-    if file != "config":
-        return None
-    lxcpath, name = os.path.split(directory)
-    plan = dependencies.plan(
-        [name], dependencies.configs(lxcpath), lambda _name: False, at=dependencies.origin(lxcpath), lxcpath=lxcpath
-    )
-    return plan.broken.get(name)
 
 
 def _explain(path: str, *, json: bool) -> int:

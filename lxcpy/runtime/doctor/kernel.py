@@ -1,6 +1,6 @@
 """What breaks where the kernel lacks a feature, and the cure: the words below the lines of lxcpy-checkconfig.
 
-Pure: what the machine has is handed in. The options' meanings are those of the kernel's Kconfig files.
+What the machine has is handed in, but for `settings`. The options' meanings are those of the kernel's Kconfig files.
 """
 
 from __future__ import annotations
@@ -133,6 +133,19 @@ def sysctls(values: Mapping[str, str]) -> Iterator[Advice]:
         breaks = "an ordinary user's containers do not start (root's do)"
         cure = "sysctl -w kernel.unprivileged_userns_clone=1"
         yield Advice("kernel.unprivileged_userns_clone is 0", breaks, cure)
+
+
+def settings() -> dict[str, str]:
+    """The sysctls that matter here, those that this kernel has."""
+    found = {}
+    names = ["kernel.unprivileged_userns_clone", "fs.inotify.max_user_instances"]
+    for key in [*(f"user.max_{name}_namespaces" for name in LIMITS), *names]:
+        try:
+            with open(f"/proc/sys/{key.replace('.', '/')}") as file:
+                found[key] = file.read().strip()
+        except OSError:
+            pass
+    return found
 
 
 def words(found: Sequence[Advice]) -> list[str]:
