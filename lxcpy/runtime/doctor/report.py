@@ -9,7 +9,7 @@ from lxcpy import paths
 from lxcpy.config import load
 from lxcpy.config.model import Config
 from lxcpy.errors import CgroupError, LxcpyError, SecurityError, meaning
-from lxcpy.runtime import joins, lookup
+from lxcpy.runtime import ids, lookup
 from lxcpy.runtime.doctor import config as config_check
 from lxcpy.runtime.doctor import host, network, rootfs
 from lxcpy.runtime.doctor.finding import ERROR, WARNING, Finding, failed, ok
@@ -29,7 +29,7 @@ def container(lxcpath: str, name: str) -> list[Finding]:
         found.append(ok("state", f"it is running (init is pid {pid})"))
     try:
         config = load.load(lookup.config_path(lxcpath, name))
-        owner = joins.root_of(*joins.id_ranges(config))
+        owner = ids.root(*ids.ranges(config))
     except (LxcpyError, SecurityError):
         return found  # told already
     return found + list(_checked(config, lxcpath, name, owner))

@@ -11,7 +11,7 @@ from lxcpy.config.model import Config
 from lxcpy.errors import LxcpyError, RootfsError, StorageError, meaning
 from lxcpy.kernel import mount, namespace
 from lxcpy.kernel.fd import Fd, open_in_root
-from lxcpy.runtime import joins
+from lxcpy.runtime import ids, joins
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.doctor import program, systemd
 from lxcpy.runtime.doctor.finding import ERROR, WARNING, Finding, Fix, failed, ok
@@ -133,7 +133,7 @@ def _owner(root: Fd, owner: tuple[int, int], config: Config) -> Iterator[Finding
     uid = os.fstat(root.number).st_uid
     if owner == (0, 0) or uid == owner[0] or "idmap=" in (config.rootfs.options or ""):
         return
-    uids, _gids = joins.id_ranges(config)
+    uids, _gids = ids.ranges(config)
     if not any(entry.hostid <= uid < entry.hostid + entry.count for entry in uids):
         yield Finding(WARNING, CHECK, f"the root filesystem belongs to uid {uid}, which lxc.idmap does not map",
                       "its files are nobody's inside, and most programs fail to write them",
