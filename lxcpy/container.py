@@ -61,7 +61,8 @@ class Container:
     # -- questions -------------------------------------------------------------------------------------------------
 
     def describe(self, **detail: bool) -> dict[str, Any] | None:
-        """What runs: state, pid, config and, as `detail` asks, addresses, cgroups, network. None when it is STOPPED.
+        """What runs: state, pid, config and, as `detail` asks, addresses, cgroups, network, restart. None when it is
+        STOPPED, unless a `restart` is due.
 
         `ours` tells whether our supervisor runs it; a real LXC's monitor knows state and pid alone.
         """
@@ -69,7 +70,7 @@ class Container:
         if supervisor is not None:
             with supervisor:
                 found = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name, detail=detail)["container"]
-                if found:
+                if found and (found["state"] != "STOPPED" or found.get("restart")):
                     return {**found, "ours": True}
         return lxcclient.command(self.lxcpath, self.name).now()
 
@@ -368,6 +369,16 @@ class Start:
         """Wait until a foreground container is STOPPED: init's raw wait status; None where it is not known."""
         status: int | None = self.connection.answer(self.ended).get("status")
         return status
+
+
+def awaiting(lxcpath: str) -> list[str]:
+    """Containers of an lxcpath that are STOPPED and due to be started again (lxcpy.restart)."""
+    supervisor = client.connect_if_any()
+    if supervisor is None:
+        return []
+    with supervisor:
+        found = supervisor.ask("list", lxcpath=lxcpath, detail={})["containers"]
+    return [one["name"] for one in found if one["state"] == "STOPPED" and one.get("restart")]
 
 
 def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:

@@ -163,6 +163,11 @@ EFFECTS: dict[str, str | Elsewhere] = {
     "lxc.hook.destroy": HOOKS + "hook_destroy",
     "lxcpy.start.requires": OWN + "start_requires",
     "lxcpy.start.after": OWN + "start_after",
+    "lxcpy.restart": OWN + "restart",
+    "lxcpy.restart.delay": OWN + "restart_delay",
+    "lxcpy.restart.delay.max": OWN + "restart_delay_max",
+    "lxcpy.restart.limit": OWN + "restart_limit",
+    "lxcpy.restart.period": OWN + "restart_period",
 }
 
 

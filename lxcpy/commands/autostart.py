@@ -235,7 +235,12 @@ def run(args: Args) -> int:
         ignore_auto=args.ignore_auto,
         reverse=args.shutdown or args.kill,
     )
-    work = Work(args, everyone, set(lxcclient.running(args.lxcpath)))
+    running = set(lxcclient.running(args.lxcpath))
+    if (args.shutdown or args.kill) and any(one.peek.restart != "no" for one in everyone):
+        from lxcpy.container import awaiting
+
+        running |= set(awaiting(args.lxcpath))
+    work = Work(args, everyone, running)
     planned = work.plan(passes)
     if args.listed:
         sys.stdout.write(work.listing(planned))

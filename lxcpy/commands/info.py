@@ -10,6 +10,10 @@ from lxcpy.cli.options import Command, Option
 from lxcpy.errors import ConfigError, StateError
 from lxcpy.kernel.record import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Args(CommonArgs):
     config: list[str]
@@ -51,6 +55,7 @@ class Facts(NamedTuple):
     memory: int | None = None
     kmem: int | None = None
     links: tuple[tuple[str, int, int], ...] = ()  # (host interface, sent, received)
+    restart: dict[str, Any] | None = None  # under lxcpy.restart: runtime.restart.Restarts.describe
 
 
 class Wanted(NamedTuple):
@@ -92,6 +97,8 @@ def lines(facts: Facts, want: Wanted) -> list[str]:
     found = [row("Name:", facts.name)] if want.name else []
     if want.state:
         found.append(row("State:", facts.state))
+    if want.name and facts.restart:
+        found.append(row("Restart:", restart_text(facts.restart)))
     if facts.state == "STOPPED":
         return found
     if want.pid:
@@ -112,19 +119,34 @@ def lines(facts: Facts, want: Wanted) -> list[str]:
     return found
 
 
+def restart_text(found: dict[str, Any]) -> str:
+    """What lxcpy.restart does about the container."""
+    if "gave-up" in found:
+        return f"given up after {found['gave-up']} tries"
+    limit = f" of {found['limit']}" if found["limit"] else ""
+    if "in" in found:
+        return f"in {found['in']:.0f} seconds, try {found['try']}{limit}"
+    return f"{found['policy']}, {found['tries']}{limit} tries used" if found["tries"] else str(found["policy"])
+
+
 def gather(lxcpath: str, name: str, want: Wanted) -> Facts:
     """Ask for what is wanted, and for nothing else. Raises StateError for a container that is none."""
     from lxcpy.container import Container
 
     container = Container(name, lxcpath)
-    found = container.describe(addresses=want.ips, cgroups=want.stats, network=want.stats)
+    found = container.describe(addresses=want.ips, cgroups=want.stats, network=want.stats, restart=want.name)
     if not found:
         if not container.defined:
             raise StateError(f"{name} doesn't exist", hint=f"lxcpy-ls -P {lxcpath} lists those that do")
-        return Facts(name, "STOPPED")
+        from lxcpy.runtime import state
+
+        tries = state.gave_up(container.lxcpath, name) if want.name else 0
+        return Facts(name, "STOPPED", restart={"gave-up": tries} if tries else None)
     from lxcpy.runtime import usage
 
-    facts = Facts(name, str(found["state"]), int(found["pid"]))
+    facts = Facts(name, str(found["state"]), int(found["pid"]), restart=found.get("restart"))
+    if facts.state == "STOPPED":
+        return facts
     if want.ips:
         facts = facts._replace(ips=tuple(address for _, _, address in usage.addresses(found)))
     if want.stats:

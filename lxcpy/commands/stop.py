@@ -64,7 +64,9 @@ def run(args: Args) -> int:
     from lxcpy.container import Container
 
     container = Container(args.name, args.lxcpath)
-    if container.state == "STOPPED":
+    found = container.describe()
+    due = found is not None and found.get("restart") and not args.reboot  # then a stop calls the restart off
+    if (found is None or found["state"] == "STOPPED") and not due:
         error = StateError(f"{args.name} is not running")
         error.code = 2
         raise error

@@ -97,6 +97,10 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("Containers", str(found["containers"])),
         ("Clients", str(found["clients"])),
         ("Starting", f"{found['launching']} at work, {found['queued']} waiting"),
+        *[
+            ("Restarting", f"{one['name']} in {one['in']:.0f} seconds, try {one['try']}")
+            for one in found.get("restarting") or ()  # an older supervisor has none
+        ],
         ("Memory", f"{size(found['resident'])} resident, {size(found['proportional'])} proportional"),
         ("Descriptors", f"{found['descriptors']} of {found['descriptor_limit']}"),
     ]
@@ -133,7 +137,8 @@ def _replace(supervisor: Client) -> None:
 
 
 def _stop(supervisor: Client, args: SupervisorArgs) -> None:
-    containers = int(supervisor.ask("status")["containers"])
+    found = supervisor.ask("status")
+    containers = int(found["containers"]) + len(found.get("restarting") or ())
     if containers and not args.force:
         raise StateError(
             f"it looks after {containers} container{'s' if containers > 1 else ''}",

@@ -17,7 +17,7 @@ CLASSES: dict[str, Any] = {
     "seccomp": model.Seccomp, "apparmor": model.Apparmor, "selinux": model.Selinux, "namespace": model.Namespaces,
     "time": model.Time, "console": model.Console, "tty": model.Tty, "pty": model.Pty, "hook": model.Hooks,
     "environment": model.Environment, "signal": model.Signals, "monitor": model.Monitor, "start": model.Start,
-    "log": model.LogKeys,
+    "restart": model.Restart, "log": model.LogKeys,
 }  # fmt: skip
 _SPLIT = {row.into: row.into.rpartition(".")[::2] for row in schema.ROWS if row.into}
 _ROW = {row.into: row for row in schema.ROWS if row.into and row.shape is not GROUP and row.shape is not CGROUP}

@@ -69,6 +69,7 @@ def rules(config: Config) -> Iterator[Finding]:
     yield from _cgroup_dirs(config)
     yield from _id_maps(config)
     yield from _others(config)
+    yield from _restart(config)
 
 
 def _interface(config: Config, nic: Nic) -> Iterator[Finding]:
@@ -156,6 +157,20 @@ def _others(config: Config) -> Iterator[Finding]:
         if len(entry.split()) < 3:
             yield Finding(True, f'lxc.mount.entry: "{entry}" has fewer than three fields',
                           config.at("lxc.mount.entry", item), "SOURCE TARGET TYPE OPTIONS 0 0")  # fmt: skip
+
+
+def _restart(config: Config) -> Iterator[Finding]:
+    restart, at = config.restart, config.at("lxcpy.restart")
+    if restart.policy != "no" and config.ephemeral:
+        yield Finding(False, "lxcpy.restart does nothing with lxc.ephemeral: nothing is left to start again", at)
+    for key in ("delay", "delay.max", "limit", "period"):
+        where = config.at(f"lxcpy.restart.{key}")
+        if where and restart.policy == "no":
+            yield Finding(False, f"lxcpy.restart.{key} does nothing without lxcpy.restart", where,
+                          "lxcpy.restart = on-failure")  # fmt: skip
+    if restart.delay_max < restart.delay and restart.policy != "no":
+        yield Finding(False, f"lxcpy.restart.delay.max is less than lxcpy.restart.delay ({restart.delay:g} s), which "
+                      "counts", config.at("lxcpy.restart.delay.max"))  # fmt: skip
 
 
 def strangers(path: str, config: Config) -> Iterator[Finding]:

@@ -230,6 +230,15 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Restart:
+    policy: str = "no"  # no, on-failure, always
+    delay: float = 1.0  # seconds, as the other two
+    delay_max: float = 60.0
+    limit: int = 0  # tries; 0: any number
+    period: float = 60.0
+
+
+@dataclass(frozen=True)
 class LogKeys:
     file: str | None = None
     level: int | None = None  # 0 TRACE .. 8 FATAL (lxcpy.log)
@@ -276,6 +285,7 @@ class Config:
     signal: Signals = Signals()
     monitor: Monitor = Monitor()
     start: Start = Start()
+    restart: Restart = Restart()
     log: LogKeys = LogKeys()
     prlimit: tuple[Limit, ...] = ()
     sysctl: tuple[tuple[str, str], ...] = ()  # (net.ipv4.ip_forward, 1)

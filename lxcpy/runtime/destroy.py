@@ -8,7 +8,7 @@ from lxcpy import storage
 from lxcpy.config import load as config_load
 from lxcpy.config.model import Config
 from lxcpy.errors import ConfigError, StateError, StorageError, meaning
-from lxcpy.runtime import clones, hooks, lock, lookup, making, partial, pending, snapnames
+from lxcpy.runtime import clones, hooks, lock, lookup, making, partial, pending, snapnames, state
 from lxcpy.storage.tree import remove_tree
 
 
@@ -97,6 +97,7 @@ def _destroy(lxcpath: str, name: str, unfinished: bool) -> None:
         if config.rootfs.path and config.rootfs.managed:
             kind, source = storage.parse(config.rootfs.path)
             storage.backend(kind).destroy(source)
+    state.forget_restart(lxcpath, name)
     pairs = clones.originals(directory)
     _remove_directory(directory, keep_rootfs=config is not None and not config.rootfs.managed)
     clones.forget(pairs, lxcpath, name)  # last: what is left after a kill still holds its originals

@@ -23,6 +23,7 @@ from lxcpy.runtime.launcher import Options
 from lxcpy.runtime.packing import Parcel
 from lxcpy.runtime.pool import Worker
 from lxcpy.runtime.requests import GONE, Connection, StartReply, Subscription, Waiter
+from lxcpy.runtime.restart import Pending
 from lxcpy.runtime.starting import Asked, Starting
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Packer:
             ],
             "starting": self._starting(live.starting) if live.starting else None,
             "asked": [self._asked(asked) for asked in live.asked],
+            "restart": live.restarts.pending._asdict() if live.restarts.pending else None,
+            "unwanted": live.restarts.unwanted,
         }
 
     def _holder(self, holder: object) -> object:
@@ -167,6 +170,7 @@ class Unpacker:
         for live, one in zip(self.containers, self.data["containers"], strict=True):
             if one["remaking"]:
                 adoption.restore_terminals(live)
+            live.restarts.resume()
         self.supervisor.launch_next()
         self.supervisor.children.reap_strangers()
 
@@ -191,6 +195,9 @@ class Unpacker:
             target.lent_console = Fd(one["lent"]) if one["lent"] >= 0 else None
         live.waiters = [Waiter(frozenset(states), self._client(at), number) for states, at, number in one["waiters"]]
         live.asked.extend(self._asked(live, asked) for asked in one["asked"])
+        if one.get("restart"):
+            live.restarts.pending = Pending(**one["restart"])
+        live.restarts.unwanted = bool(one.get("unwanted"))
         if one["starting"]:
             self._starting(live, one["starting"])
 

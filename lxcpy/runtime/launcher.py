@@ -46,6 +46,8 @@ class Options(NamedTuple):
     log_level: int | None = None
     pidfile: str | None = None  # holds init's pid while it runs
     caller: int = 0  # pid of the client
+    restart: bool = True  # lxcpy.restart counts for this run
+    tries: int = 0  # to start it again, since it last ran well
 
 
 class Started(NamedTuple):

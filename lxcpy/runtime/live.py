@@ -25,6 +25,7 @@ from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, starting, state
 from lxcpy.runtime.children import Ending
 from lxcpy.runtime.consoles import Console, Ttys
 from lxcpy.runtime.lxcserver import Server, Taken
+from lxcpy.runtime.restart import Restarts
 from lxcpy.runtime.starting import Asked, Starting
 from lxcpy.runtime.target import LiveTarget
 from lxcpy.runtime.teardown import needs_process, teardown, teardown_apart
@@ -58,6 +59,7 @@ class Live:
         self.starting: Starting | None = None
         self.asked: deque[Asked] = deque()  # starts whose turn comes when this one, or a stop, is over
         self.status: int | None = None
+        self.restarts = Restarts(self)
         self.remaking = False  # its terminals are being made anew
 
     @property
@@ -122,11 +124,13 @@ class Live:
         while self.asked and self.state not in ("STARTING", "ABORTING", "STOPPING"):
             asked = self.asked.popleft()
             if self.state == "STOPPED":
-                self._begin(asked)
+                self.begin(asked)
             else:
                 asked.answer({"already": True, "pid": self.pid})
 
-    def _begin(self, asked: Asked) -> None:
+    def begin(self, asked: Asked) -> None:
+        """Start it; it is STOPPED."""
+        self.restarts.begins(asked.options)
         self.record = {"name": self.name, "lxcpath": self.lxcpath, "options": asked.options._asdict()}
         if self.server is None:
             try:
@@ -135,11 +139,19 @@ class Live:
                 # a real LXC's monitor runs it, whose business its pid is
                 taken = isinstance(error, Taken)
                 asked.answer({"already": True, "pid": 0} if taken else {"error": error.to_dict()})
-                self._drop_if_done()
+                self._not_begun(error, taken=taken)
                 return
         self.starting = Starting(self, asked)
         self.set_state("STARTING")
         self.supervisor.queue_launch(self.starting)
+
+    def _not_begun(self, error: LxcpyError, *, taken: bool) -> None:
+        if taken:
+            self.restarts.cancel()
+        else:
+            self.restarts.failed(error)
+            self.restarts.resume()
+        self.drop_if_done()
 
     def started(self, message: Mapping[str, Any], fds: list[int]) -> None:
         """Its launcher says that init runs; fds: what the launcher made, in Launch._report's order."""
@@ -153,6 +165,8 @@ class Live:
         self.ttys = Ttys([Fd(fds.pop(0)) for _ in range(message["ttys"])])
         self.namespaces = {name: fds.pop(0) for name in message["namespaces"]}
         self.set_state("RUNNING")
+        if not self.restarts.runs():
+            self.signal("stop")
         # after the console: who starts in the foreground gets it with the answer
         self._start_over({"pid": self.pid, "warnings": message["warnings"]})
         self._next()
@@ -162,6 +176,7 @@ class Live:
         self.set_state("ABORTING")
         self.set_state("STOPPING")
         self._start_over({"error": error.to_dict()})
+        self.restarts.failed(error)
         self.stopped()
 
     def undone(self) -> None:
@@ -211,6 +226,7 @@ class Live:
         if self.pidfd is None:
             raise StateError(f"{self.name} is not running")
         number = joins.signal_for(self.config, kind, self.pid)
+        self.restarts.asked(kind)
         if kind == "stop" and self.current_state() in ("FROZEN", "FREEZING"):
             # a frozen process does not die of SIGKILL on cgroup v1
             process.pidfd_send_signal(self.pidfd.number, number)
@@ -226,6 +242,7 @@ class Live:
         reboot = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGHUP
         lxcmonitor.announce_exit(self.lxcpath, self.name, status or 0)
         self.supervisor.publish(self, "EXITED", status=status)
+        self.restarts.ended(status, reboot=reboot)
         self.set_state("STOPPING")
         if self.netlink is not None:
             self.netlink.close()  # it keeps the network namespace alive
@@ -258,7 +275,7 @@ class Live:
         options = self.record["options"]
         if reboot:
             self.state = "STOPPED"
-            self._begin(Asked(launcher.Options(**options), [], None))
+            self.begin(Asked(launcher.Options(**options), [], None))
             return
         self.stopped()
 
@@ -270,10 +287,12 @@ class Live:
         else:
             self.set_state("STOPPED")
         self._next()
-        self._drop_if_done()
+        self.restarts.resume()
+        self.drop_if_done()
 
-    def _drop_if_done(self) -> None:
-        if self.state == "STOPPED" and not self.asked and not self.waiters:
+    def drop_if_done(self) -> None:
+        """Forget it, if it is STOPPED, nobody waits for it and it will not be started again."""
+        if self.state == "STOPPED" and not self.asked and not self.waiters and not self.restarts.pending:
             self.supervisor.drop(self)
 
     def set_state_last(self) -> None:
@@ -300,7 +319,7 @@ class Live:
         """A client has gone: it waits no more and holds no tty."""
         self.waiters = [waiter for waiter in self.waiters if waiter.connection is not client]
         self.ttys.release(client)
-        self._drop_if_done()
+        self.drop_if_done()
 
     def describe(self, detail: Mapping[str, Any]) -> dict[str, Any]:
         """What the light commands show of a running container."""
@@ -314,6 +333,8 @@ class Live:
             found["addresses"] = joins.addresses(self.netlink)
         if detail.get("cgroups"):
             found["cgroups"] = self.record.get("cgroups")
+        if self.restarts.pending or detail.get("restart"):
+            found["restart"] = self.restarts.describe()
         if detail.get("network"):
             found["network"] = self.record.get("network")
         return found

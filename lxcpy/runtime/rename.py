@@ -15,6 +15,7 @@ from lxcpy.config.model import Config
 from lxcpy.errors import StateError, StorageError, meaning
 from lxcpy.log import Log
 from lxcpy.runtime import clones, copy, copyconfig, copyfiles, copynames, destroy, lookup, making, pending, snapnames
+from lxcpy.runtime.state import forget_restart
 
 LOG = Log("copy")
 
@@ -35,6 +36,7 @@ def rename(lxcpath: str, name: str, new_name: str, arguments: Sequence[str] = ()
         destroy.run_hooks(source.config, lookup.config_path(lxcpath, name), name)
         pending.note(old, do="rename", old=name, new=new_name, keep_name=keep_name)
         undo.callback(making.attempt, pending.done, old)
+        forget_restart(lxcpath, name)
         before = set(os.listdir(old))
         _move(old, new)
         undo.callback(making.attempt, _undo, old, new, source.content, before)

@@ -6,7 +6,7 @@ client may send a hundred starts and read a hundred answers. Only root and the s
     list      lxcpath?, detail                     → containers: what Live.describe says of each that is not STOPPED
     get       lxcpath, name, detail                → container or null
     start     options (launcher.Options), fds      → pid | already | error
-    signal    lxcpath, name, signal: halt|reboot|stop
+    signal    lxcpath, name, signal: halt|reboot|stop; halt and stop call off a restart that is due
     wait      lxcpath, name, states                → state; STOPPED at once for one that does not run
     freeze, thaw   lxcpath, name
     console   lxcpath, name, tty (-1 any, 0 console) → tty, and its master; held until the connection closes
@@ -264,12 +264,15 @@ class Connection:
         live = self.supervisor.obtain(options.lxcpath, options.name)
 
         foreground = bool(request.get("foreground"))
+        if foreground:
+            options = options._replace(restart=False)
         reply = StartReply(self, number, live, foreground=foreground, piped=count > 0)
         live.start(Asked(options, stdio, reply))
 
     def _do_signal(self, number: Any, request: dict[str, Any]) -> None:
-        live = self._running(request)
-        live.signal(request["signal"])
+        live = self.supervisor.live(request["lxcpath"], request["name"])
+        if live is None or live.pidfd is not None or request["signal"] == "reboot" or not live.restarts.cancel():
+            self._running(request).signal(request["signal"])
         self.send({"id": number, "ok": True})
 
     def _do_wait(self, number: Any, request: dict[str, Any]) -> None:

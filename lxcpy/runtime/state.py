@@ -16,11 +16,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+RESTART = ".restart"
 STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
 
 Record = dict[str, "Any"]
 """name, lxcpath, config (path), state, options (of the start), launcher and init ([pid, start time in ticks] or
-None), cgroups and network (the records of those packages), text (the effective config)."""
+None), asked (whether its end was), cgroups and network (the records of those packages), text (the effective config)."""
 
 
 def directory() -> str:
@@ -43,9 +44,23 @@ def record_path(lxcpath: str, name: str) -> str:
     return os.path.join(directory(), lxcpath_key(lxcpath), name + ".json")
 
 
+def restart_path(lxcpath: str, name: str) -> str:
+    """Where it stands when a container is to be started again (restart.py)."""
+    return os.path.join(directory(), lxcpath_key(lxcpath), name + RESTART)
+
+
+def gave_up_path(lxcpath: str, name: str) -> str:
+    """Where it stands that a container is not started again any more (restart.py)."""
+    return os.path.join(paths.run_dir(), "gave-up", lxcpath_key(lxcpath), name + ".json")
+
+
 def save(record: Record) -> None:
     """Write a record in place of an older one, atomically. Raises OSError."""
-    path = record_path(record["lxcpath"], record["name"])
+    write(record_path(record["lxcpath"], record["name"]), record)
+
+
+def write(path: str, record: Record) -> None:
+    """Write plain data to a file in place of an older one, atomically. Raises OSError."""
     temporary = f"{path}.{os.getpid()}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     while True:
@@ -64,6 +79,29 @@ def save(record: Record) -> None:
     os.rename(temporary, path)
 
 
+def gave_up(lxcpath: str, name: str) -> int:
+    """After how many tries a container was given up; 0: it was not."""
+    found = _read(gave_up_path(lxcpath, name))
+    return int(found["tries"]) if found else 0
+
+
+def forget_restart(lxcpath: str, name: str) -> None:
+    """No restart is due, none was given up. A supervisor that waits with one finds that out."""
+    unlink(restart_path(lxcpath, name))
+    unlink(gave_up_path(lxcpath, name))
+
+
+def restarts() -> list[tuple[str, Record]]:
+    """(path, content) of everything that stands at a `restart_path`."""
+    found = []
+    for folder, _folders, files in os.walk(directory()):
+        for file in files:
+            content = _read(os.path.join(folder, file)) if file.endswith(RESTART) else None
+            if content is not None:
+                found.append((os.path.join(folder, file), content))
+    return found
+
+
 def load(lxcpath: str, name: str) -> Record | None:
     """The record of a container; None where there is none."""
     return _read(record_path(lxcpath, name))
@@ -71,11 +109,15 @@ def load(lxcpath: str, name: str) -> Record | None:
 
 def remove(record: Record) -> None:
     """Forget a container: nothing of it is left to undo."""
-    path = record_path(record["lxcpath"], record["name"])
+    unlink(record_path(record["lxcpath"], record["name"]))
+
+
+def unlink(path: str) -> None:
+    """Remove a file, and its directories where nothing is left in them."""
     try:
         os.unlink(path)
         os.rmdir(os.path.dirname(path))
-        os.rmdir(directory())
+        os.rmdir(os.path.dirname(os.path.dirname(path)))
     except OSError:
         pass  # gone already, or others are in there
 

@@ -26,7 +26,7 @@ from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import children, state
+from lxcpy.runtime import children, restart, state
 from lxcpy.runtime.children import NOTHING, Children, Ending
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
@@ -205,6 +205,10 @@ class Supervisor:
             "clients": len(self.connections),
             "launching": self.launching,
             "queued": len(self.queue),
+            "restarting": [
+                {"name": live.name, "lxcpath": live.lxcpath, **live.restarts.pending.describe()}
+                for live in self.containers.values() if live.restarts.pending
+            ],
             **process.memory(),
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,
             "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
@@ -224,7 +228,10 @@ class Supervisor:
         for record in state.load_all():
             if record["state"] in ("RUNNING", "FROZEN", "FREEZING", "THAWED") and self._adopt_running(record):
                 continue
+            restart.after_death(record)
             self._bury(record)
+        for pending in restart.load_all():
+            self.obtain(*pending.key).restarts.adopt(pending)
 
     def _adopt_running(self, record: state.Record) -> bool:
         if not state.process_lives(record.get("init")):

@@ -19,7 +19,7 @@ from lxcpy import paths
 from lxcpy.container import Container
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import mount, namespace, process
-from lxcpy.runtime import attach, client
+from lxcpy.runtime import attach, client, state
 
 APPLETS = ("sh", "sleep", "true", "cat", "echo", "ls", "mount", "id", "kill", "reboot", "grep", "env", "readlink")
 # TERM ends it, as PWR does; INT reboots, as LXC's default signals mean it
@@ -124,10 +124,11 @@ def box(request: pytest.FixtureRequest, lxcpath: str, names: Callable[[], str]) 
     yield define
     for one in made:
         try:
-            if one.state != "STOPPED":
+            if one.describe():  # it runs, or is about to (lxcpy.restart)
                 one.kill(20)
         except LxcpyError:
             assert one.state == "STOPPED"
+        state.forget_restart(one.lxcpath, one.name)
 
 
 @pytest.fixture

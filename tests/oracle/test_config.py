@@ -304,7 +304,7 @@ def open_path() -> Iterator[Path]:
 
 def test_our_own_keys_are_kept_and_ignored(liblxc: Liblxc, open_path: Path) -> None:
     config, saved = open_path / "config", open_path / "saved"
-    lines = [f"{row.name} = 1\n" for row in schema.ROWS if row.ours]
+    lines = [f"{row.name} = {'always' if row.name == 'lxcpy.restart' else 1}\n" for row in schema.ROWS if row.ours]
     text = "lxc.uts.name = web\n" + "".join(f"# {n}\n{line}" for n, line in enumerate(lines)) + "lxcpy.unheard=of\n"
     config.write_text(text)
     answers = liblxc.run([["load", str(config)], ["set", "lxc.group", "g"], ["get", "lxcpy.start.after"],
