@@ -56,7 +56,7 @@ class Settings(NamedTuple):
 
     hostname: what they see as the machine's name. network: True leaves them the host's network. sync: False makes
     fsync do nothing. persona: of personality(2). log: a descriptor for their output; status: one more for dpkg's
-    --status-fd, number STATUS inside; -1 for none.
+    --status-fd, number STATUS inside; -1 for none. environment: (name, value) besides ENVIRONMENT.
     """
 
     hostname: str = "localhost"
@@ -65,6 +65,7 @@ class Settings(NamedTuple):
     persona: int = process.PER_LINUX
     log: int = -1
     status: int = -1
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 _INSIDE = "system"  # the target's name in the agent's root
@@ -79,6 +80,7 @@ class Chroot:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         flags = _NAMESPACES | (0 if settings.network else namespace.CLONE_NEWNET)
         self._socket: socket.socket | None = ours
+        self._environment = {**ENVIRONMENT, **dict(settings.environment)}
         self._next = 0
         self._ended: dict[int, int] = {}
         self._pid, pidfd = 0, -1
@@ -104,10 +106,10 @@ class Chroot:
     ) -> int:
         """Start a program (absolute path, no shell); returns what `wait` takes.
 
-        env is added to ENVIRONMENT. quiet: its output is dropped instead of logged.
+        env is added to that of all. quiet: its output is dropped instead of logged.
         """
         self._next += 1
-        environment = {**ENVIRONMENT, **(env or {})}
+        environment = {**self._environment, **(env or {})}
         self._send({"id": self._next, "argv": list(argv), "env": environment, "stdin": stdin, "quiet": quiet})
         return self._next
 

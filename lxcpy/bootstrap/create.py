@@ -8,9 +8,21 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from lxcpy import paths
-from lxcpy.bootstrap import alpine, busybox, deb_system, imagedownload, local, machine, oci, users
+from lxcpy.bootstrap import (
+    alpine,
+    busybox,
+    deb_system,
+    imagedownload,
+    local,
+    locked,
+    machine,
+    oci,
+    repeat,
+    users,
+)  # fmt: skip
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Stale
 from lxcpy.bootstrap.job import Job
@@ -55,16 +67,25 @@ def bootstrap(
 
 
 def _deb(job: Job) -> str:
+    lock = locked.given(job.template, job.options)
+    if lock is not None:
+        job = job._replace(options={**lock.asked(), **job.options})
     template, options, tree, _, config_path, name, progress, trees = job
     values = _values(template, options, config_path, name, mapped=trees.shifted)
+    if lock is not None:
+        values.update(lock.host)
     store = memory = Store(paths.cache_dir())
     cache = RootfsCache(store, trees)
     log = f"{store.directory}/logs/{template.name}-{name}-{os.getpid()}.log"
     with ExitStack() as stack:
         if "no-cache" in options:
             store = Store(stack.enter_context(cache.workplace(f"{name}-files")))
-        system = deb_system.System(template, options, store, progress, stack, users.packages(values), memory=memory)
-        values.update(system.values())
+        make = deb_system.System if lock is None else partial(locked.LockedSystem, lock)
+        system = make(
+            template, options, store, progress, stack, users.packages(values), memory=memory,
+            epoch=repeat.epoch(options, lock),
+        )  # fmt: skip
+        values.update(system.values(), **repeat.values(system, values, name))
         try:
             _base(job, system, cache, values, log)
         except Stale as error:
@@ -74,15 +95,8 @@ def _deb(job: Job) -> str:
             progress.warning(f"the mirror has changed, once more: {error.what}")
             cache.empty(tree)
             _base(job, system, cache, values, log)
-        progress.start("customize")
-        with job.renderer(values) as renderer:
-            renderer.lay()
-            system.give_keyring(renderer.root)
-            text = renderer.text("container.sh.j2")
-            config = renderer.text("config.j2")
-        system.run_script(tree, text, hostname=name, log=log, what="the script container.sh")
-        system.complete(tree, job.target)
-        progress.finish("customize")
+        config = _customize(job, system, values, log)
+        repeat.finish(job, system, lock, values)
         if "clean" in options:
             cache.flush(template.name)
         if "debug" in options:
@@ -93,6 +107,20 @@ def _deb(job: Job) -> str:
         if said := users.told(values, options):
             progress.message(said)
         return config
+
+
+def _customize(job: Job, system: deb_system.System, values: Mapping[str, object], log: str) -> str:
+    """Make the tree the container's own; the lines for its config. Raises BootstrapError."""
+    job.progress.start("customize")
+    with job.renderer(values) as renderer:
+        renderer.lay()
+        system.give_keyring(renderer.root)
+        text = renderer.text("container.sh.j2")
+        config = renderer.text("config.j2")
+    system.run_script(job.tree, text, hostname=job.name, log=log, what="the script container.sh")
+    system.complete(job.tree, job.target)
+    job.progress.finish("customize")
+    return config
 
 
 def _base(job: Job, system: deb_system.System, cache: RootfsCache, values: Mapping[str, object], log: str) -> None:
@@ -135,6 +163,8 @@ def _key(system: deb_system.System, values: Mapping[str, object]) -> str:
     """What went in: packages by hash, the template's settings and base script, the language."""
     template = system.template
     parts = [system.plan.digest(), str(values["locale"])]
+    if system.epoch is not None:
+        parts.append(f"SOURCE_DATE_EPOCH={system.epoch}")
     parts += [f"{key}={value}" for key, value in sorted(template.settings.items())]
     parts.append(_read(template.file("base.sh.j2") or ""))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release, secondstage
+from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release, reproduce, secondstage
 from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
@@ -19,7 +19,7 @@ from lxcpy.bootstrap.workers import Worker
 from lxcpy.errors import BootstrapError, UsageError, meaning
 from lxcpy.kernel.fd import exists_in_root, write_in_root
 
-_NONE = "none"  # in place of a security mirror's address
+NO_MIRROR = "none"  # in place of a security mirror's address
 
 
 class _NoArchitecture(Unavailable):
@@ -35,10 +35,11 @@ class System:
 
     def __init__(
         self, template: Template, options: Mapping[str, str], store: Store, progress: Progress, stack: ExitStack,
-        more: Sequence[str] = (), *, memory: Store | None = None,
+        more: Sequence[str] = (), *, memory: Store | None = None, epoch: int | None = None,
     ) -> None:  # fmt: skip
         self.template, self.options, self.store, self.progress = template, options, store, progress
         self.memory = memory or store
+        self.epoch = epoch
         self.arch = machine.debian_arch(options.get("arch") or machine.host_arch())
         self.foreign = "foreign" in options
         if not self.foreign:
@@ -92,6 +93,9 @@ class System:
         self.repositories = [main, *self.pockets, *([self.security] if self.security is not None else [])]
         progress.finish("release")
         self.plan = plan.make(self.repositories, self._wish(), self.store, progress)
+        if self.epoch is not None:
+            self.plan = self.plan.ordered()
+            self.epoch = self.epoch if self.epoch >= 0 else max(one.release.date for one in self.repositories)
 
     # -- the mirror and its release ----------------------------------------------------------------------------------
 
@@ -212,7 +216,7 @@ class System:
         """
         asked = self._asked("security_mirror")
         suites = self._beside("security_suite")
-        if asked == _NONE or not suites:
+        if asked == NO_MIRROR or not suites:
             return None
         suite = self.template.pairs("security_suites").get(self.codename, suites[0])
         try:
@@ -222,7 +226,7 @@ class System:
                 raise
             self.progress.warning(f"without security updates: {error.what}")
         except Unavailable as error:
-            hint = f"name another mirror with --security-mirror; --security-mirror={_NONE} does without the updates"
+            hint = f"name another mirror with --security-mirror; --security-mirror={NO_MIRROR} does without the updates"
             if {self.asked, self.codename} & set(self.template.words("may_lack_security")) and not asked:
                 self.progress.warning(f"without security updates: {error.what}")
                 return None
@@ -280,12 +284,16 @@ class System:
         settings = install.Install(
             merged=self.codename not in self.template.words("unmerged"), persona=machine.persona(self.arch), log=log,
             foreign=self.foreign, interpreter=self._interpreter(),
-            covered=tuple(self.template.pairs("covered").items()),
+            covered=tuple(self.template.pairs("covered").items()), environment=self._environment(),
+            ordered=self.epoch is not None,
         )  # fmt: skip
         install.install(
             self.plan, self.repositories, target, settings, store=self.store, workers=self.workers,
             progress=self.progress,
         )  # fmt: skip
+
+    def _environment(self) -> tuple[tuple[str, str], ...]:
+        return () if self.epoch is None else ((reproduce.VARIABLE, str(self.epoch)),)
 
     def complete(self, tree: str, place: str) -> None:
         """What comes last, when all scripts were run, or are left to the second stage. Raises BootstrapError.
@@ -294,6 +302,12 @@ class System:
         """
         if self.foreign:
             self._in_root(tree, secondstage.end)
+        if self.epoch is not None:
+            try:
+                reproduce.settle(tree, self.epoch)
+            except OSError as error:
+                raise BootstrapError(f'cannot settle the times of "{tree}": {meaning(error)} ({error})') from error
+        if self.foreign:
             self.progress.message(f"to be finished on a machine for {self.arch}: chroot {place} /{secondstage.PATH}")
 
     def _in_root(self, target: str, work: Callable[[int], None]) -> None:
@@ -334,7 +348,9 @@ class System:
             return
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            settings = Settings(hostname=hostname, persona=machine.persona(self.arch), log=output)
+            settings = Settings(
+                hostname=hostname, persona=machine.persona(self.arch), log=output, environment=self._environment()
+            )
             with Chroot(target, settings) as chroot:
                 status = chroot.run(["/bin/sh", "-xs" if "debug" in self.options else "-s"], stdin=text)
         finally:

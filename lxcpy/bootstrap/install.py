@@ -48,7 +48,8 @@ class Install(NamedTuple):
     merged: /bin and the like are links into /usr. persona: for the programs, see chroot.Settings. log: the file that
     gets their output. covered: (path, source) files that programs see in place of others while scripts run.
     foreign: no program is run, secondstage.py's script does that elsewhere. interpreter: (path inside, file) of a
-    program that the others need to run.
+    program that the others need to run. environment: further variables of programs. ordered: one package after the
+    other, all before the first script, so that nothing depends on which of two was faster.
     """
 
     merged: bool = True
@@ -57,6 +58,8 @@ class Install(NamedTuple):
     foreign: bool = False
     interpreter: tuple[str, str] | None = None
     covered: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    ordered: bool = False
 
 
 def install(
@@ -75,12 +78,13 @@ def install(
             root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, root)
             _skeleton(root, settings)
+            workers = workers[:1] if settings.ordered else workers
             for worker in workers:
                 worker.start(target)
-            unpacking = Unpacking(plan, repositories, store, workers, progress, target)
+            unpacking = Unpacking(plan, repositories, store, workers, progress, target, ordered=settings.ordered)
             stack.callback(unpacking.close)
             unpacking.start()
-            unpacking.wait(1)
+            unpacking.wait(2 if settings.ordered else 1)
             if settings.foreign:
                 unpacking.wait(2)
                 _leave_to_second_stage(root, plan, unpacking)
@@ -183,7 +187,9 @@ class _Configuration:
         stack.callback(os.close, self.log)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
-            options = Settings(persona=settings.persona, log=self.log, status=writing)
+            options = Settings(
+                persona=settings.persona, log=self.log, status=writing, environment=settings.environment
+            )
             self.chroot = Chroot(target, options)
         finally:
             os.close(writing)

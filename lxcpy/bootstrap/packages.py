@@ -23,7 +23,7 @@ _TERM = re.compile(
     re.VERBOSE,
 )
 _RANKS = {"required": 0, "important": 1, "standard": 2}
-_SAFE_PATH = re.compile(r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\x7f]+")
+SAFE_PATH = re.compile(r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\x7f]+")
 
 
 def parse_stanza(text: str) -> dict[str, str]:
@@ -153,7 +153,7 @@ class Package:
 
     def check(self) -> None:
         """That what the downloader relies on is there and harmless. Raises BootstrapError."""
-        patterns = {"Filename": _SAFE_PATH, "SHA256": re.compile("[0-9a-f]{64}"), "Size": re.compile(r"\d{1,12}")}
+        patterns = {"Filename": SAFE_PATH, "SHA256": re.compile("[0-9a-f]{64}"), "Size": re.compile(r"\d{1,12}")}
         for field, pattern in patterns.items():
             if not pattern.fullmatch(self.fields.get(field, "")):
                 raise BootstrapError(f'{self.name}: the index has no usable {field}: "{self.fields.get(field, "")}"')

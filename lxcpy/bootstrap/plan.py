@@ -75,6 +75,10 @@ class Plan(NamedTuple):
         """A name for exactly these packages."""
         return hashlib.sha256("".join(sorted(f"{item.sha256}\n" for item in self.items)).encode()).hexdigest()
 
+    def ordered(self) -> Plan:
+        """The same packages in an order that follows from nothing but their names."""
+        return self._replace(items=tuple(sorted(self.items, key=lambda item: (item.stage, item.name))))
+
     def __str__(self) -> str:
         return "\n".join(map(str, self.items))
 
@@ -97,29 +101,49 @@ class Wish(NamedTuple):
 
 def make(repositories: Sequence[Repository], wish: Wish, store: Store, progress: Progress) -> Plan:
     """The plan for a wish, from the cache if the same indices were asked the same before. Raises BootstrapError."""
-    wanted = [
-        (number, component, *_index_of(repository, component, arch))
-        for number, repository in enumerate(repositories)
-        for component in repository.components
-        for arch in repository.release.index_architectures(wish.arch)
-    ]
+    wanted = _wanted(repositories, wish.arch)
     hashes = [(number, component, expected.sha256) for number, component, _, _, expected in wanted]
     name = hashlib.sha256(json.dumps([_FORMAT, hashes, wish]).encode()).hexdigest()
     if (kept := _load(store, name)) is not None:
         return kept
-    progress.start("index", total=sum(expected.size for *_, expected in wanted), unit="bytes")
     index = Index(wish.arch)
+    texts = _fetch_all(repositories, wanted, store, progress)
+    for (number, component, *_), data in zip(wanted, texts, strict=True):
+        index.add(data, repository=number, component=component)
+    plan = solve(index, wish)
+    store.write(f"plans/{name}.json", json.dumps({"arch": plan.arch, "items": plan.items}).encode())
+    return plan
+
+
+def indices(repository: Repository, arch: str, store: Store, progress: Progress) -> list[bytes]:
+    """The Packages files of a repository that matter for an architecture. Raises BootstrapError."""
+    return _fetch_all([repository], _wanted([repository], arch), store, progress)
+
+
+_Wanted = list[tuple[int, str, list[str], str, Expected]]
+
+
+def _wanted(repositories: Sequence[Repository], arch: str) -> _Wanted:
+    return [
+        (number, component, *_index_of(repository, component, one))
+        for number, repository in enumerate(repositories)
+        for component in repository.components
+        for one in repository.release.index_architectures(arch)
+    ]
+
+
+def _fetch_all(
+    repositories: Sequence[Repository], wanted: _Wanted, store: Store, progress: Progress
+) -> list[bytes]:
+    progress.start("index", total=sum(expected.size for *_, expected in wanted), unit="bytes")
     with ThreadPoolExecutor(max_workers=min(len(wanted), 4) or 1) as pool:
         futures = [
             pool.submit(_fetch, repositories[number], names, kind, expected, store, progress)
             for number, _, names, kind, expected in wanted
         ]
-        for (number, component, *_), future in zip(wanted, futures, strict=True):
-            index.add(future.result(), repository=number, component=component)
+        found = [future.result() for future in futures]
     progress.finish("index")
-    plan = solve(index, wish)
-    store.write(f"plans/{name}.json", json.dumps({"arch": plan.arch, "items": plan.items}).encode())
-    return plan
+    return found
 
 
 def solve(index: Index, wish: Wish) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import re
 import time
 from collections.abc import Sequence
@@ -41,7 +42,10 @@ class NoRelease(Unavailable):
 
 
 class Release:
-    """The fields of a verified release file; `files` maps a path below dists/SUITE to size and hash."""
+    """The fields of a verified release file; `files` maps a path below dists/SUITE to size and hash.
+
+    sha256: of the text, without its signature. keys: fingerprints of those that signed it.
+    """
 
     def __init__(self, text: str, *, keys: Sequence[str] = ()) -> None:
         head, _, rest = text.partition("\nSHA256:")
@@ -51,6 +55,7 @@ class Release:
             self.fields = {**parse_stanza(sums[1]), **self.fields}
         self._sums = sums[0]
         self.keys = tuple(keys)
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._files: dict[str, Expected] | None = None
 
     @property
@@ -86,6 +91,12 @@ class Release:
         return parse_date(self.fields["Date"]) if "Date" in self.fields else 0
 
     @property
+    def snapshot(self) -> str:
+        """Where the archive keeps this state of it for good, as its field Snapshots tells (apt); "" if nowhere."""
+        place = self.fields.get("Snapshots", "")
+        return snapshot(place, self.date) if place.startswith(("http://", "https://")) else ""
+
+    @property
     def valid_until(self) -> int:
         """Seconds since the epoch; 0 if it does not end."""
         return parse_date(self.fields["Valid-Until"]) if "Valid-Until" in self.fields else 0
@@ -116,6 +127,11 @@ class Release:
         """The architectures whose indices hold packages for `arch`."""
         apart = "all" in self.architectures and self.fields.get("No-Support-for-Architecture-all") != "Packages"
         return [arch, "all"] if apart else [arch]
+
+
+def snapshot(place: str, date: int) -> str:
+    """The address of an archive's state at a date: @SNAPSHOTID@ in it stands for the date, as for apt."""
+    return place.replace("@SNAPSHOTID@", time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(date))).rstrip("/")
 
 
 def parse_date(text: str) -> int:

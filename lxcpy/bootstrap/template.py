@@ -81,6 +81,9 @@ DEB = (
     Setting("clean", "c", None, "remove the template's cached root filesystems afterwards"),
     Setting("no-cache", "", None, "neither read nor write a cache"),
     Setting("offline", "", None, "take all from the cache, fetch nothing"),
+    Setting("lock", "", "FILE", "make a system that can be made again, and write to FILE what went in"),
+    Setting("from-lock", "", "FILE", "make the system again that FILE is of"),
+    Setting("snapshot", "", "URL", "where packages are that the mirror no longer has, or several; with a lock"),
     Setting("debug", "d", None, "trace the template's scripts, and keep the log"),
 )
 # Those that not every template has: its ini names them in `options`.

@@ -34,7 +34,10 @@ class Unpacking:
         workers: Sequence[Worker],
         progress: Progress,
         target: str,
+        *,
+        ordered: bool = False,
     ) -> None:
+        """ordered: packages are unpacked in the order of their names by the one worker, whichever came first."""
         self.plan = plan
         self.target = target
         self.repositories = repositories
@@ -46,6 +49,8 @@ class Unpacking:
         self._change = threading.Condition()
         self._error: BaseException | None = None
         self._wanted = _in_order(plan)
+        self._ordered = ordered
+        self._arrived: set[Item] = set()
         self._ready: queue.PriorityQueue[tuple[int, int, Item | None]] = queue.PriorityQueue()
         self._count = itertools.count()
         self._threads: list[threading.Thread] = []
@@ -70,7 +75,7 @@ class Unpacking:
         for _ in range(min(FETCHERS, len(self._wanted))):
             self._run(self._fetcher, pending)
         for worker in self.workers:
-            self._run(self._unpacker, worker)
+            self._run(self._in_turn if self._ordered else self._unpacker, worker)
 
     def wait(self, stage: int) -> None:
         """Until every package of a stage is unpacked. Raises the first failure of any thread."""
@@ -81,7 +86,9 @@ class Unpacking:
 
     def close(self) -> None:
         """Stop the threads; the processes are the caller's."""
-        self._stopped = True
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
         for _ in self.workers:
             self._ready.put(_END)
         for repository in self.repositories:
@@ -112,11 +119,23 @@ class Unpacking:
             assert item is not None
             self._fetch(item)
             self._ready.put((item.stage, next(self._count), item))
+            with self._change:
+                self._arrived.add(item)
+                self._change.notify_all()
 
     def _unpacker(self, worker: Worker) -> None:
         while not self._stopped and self._error is None:
             item = self._ready.get()[2]
             if item is None:
+                return
+            self._unpack(worker, item)
+
+    def _in_turn(self, worker: Worker) -> None:
+        for item in sorted(self._wanted, key=lambda item: (item.stage, item.name)):
+            with self._change:
+                while not self._stopped and self._error is None and item not in self._arrived:
+                    self._change.wait()
+            if self._stopped or self._error is not None:
                 return
             self._unpack(worker, item)
 
