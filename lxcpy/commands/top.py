@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -61,7 +62,7 @@ COMMAND = Command(
         ),
         Option("r", "reverse", None, "Sort in descending order."),
     ),
-    {0: "left by q", 1: "standard input is not a terminal"},
+    {0: "left by q, Ctrl-C or a signal that ends", 1: "standard input is not a terminal"},
     default_name="",
     many_paths=True,
     words="Keys: q leaves; n c b m s k sort, the same key again turns the order round; so does r.",
@@ -109,8 +110,13 @@ def ordered(rows: list[Row], letter: str, *, reverse: bool) -> list[Row]:
     return sorted(rows, key=ORDERS[letter], reverse=reverse if letter == "n" else not reverse)
 
 
-def display(rows: list[Row], *, lines: int) -> list[str]:
-    """The table for a terminal of `lines` lines: two heads, the rows that fit, and the total without a newline."""
+def harmless(name: str) -> str:
+    """A name without what a terminal or a reader of lines obeys: anybody can listen on a socket of some name."""
+    return "".join(letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else "?" for letter in name)
+
+
+def display(rows: list[Row], *, columns: int = 1 << 10, lines: int) -> list[str]:
+    """The table for a terminal of that size: two heads, the rows that fit, and the total; wide lines are cut."""
     fields = Row._fields[1:]
     total = Row("TOTAL", **{field: sum(getattr(row, field) for row in rows) for field in fields})
     extra = [(label, field) for label, field in (("MemSw", "memsw"), ("KMem", "kmem")) if getattr(total, field) > 0]
@@ -120,9 +126,9 @@ def display(rows: list[Row], *, lines: int) -> list[str]:
         first, second = f"{first} {label:>10}", f"{second} {'Used':>10}"
     bold, plain = "\033[1m\033[7m", "\033[0m"
     shown = rows[: max(lines - 3, 0)]
-    text = [f"{bold}{first}{plain}", f"{bold}{second}{plain}"]
-    text += [_line(row, row.name, extra) for row in shown]
-    return [*text, _line(total, f"TOTAL {len(shown)} of {len(rows)}", extra)]
+    text = [f"{bold}{head[:columns]}{plain}" for head in (first, second)]
+    text += [_line(row, harmless(row.name), extra)[:columns] for row in shown]
+    return [*text, _line(total, f"TOTAL {len(shown)} of {len(rows)}", extra)[:columns]]
 
 
 def _line(row: Row, name: str, extra: list[tuple[str, str]]) -> str:
@@ -136,7 +142,7 @@ def batch(rows: list[Row], now: float) -> list[str]:
     """A line a container, comma-separated; user and system time in ticks."""
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     return [
-        f"{int(now * 1000)},{row.name},{row.cpu},{row.cpu_system // tick},{row.cpu_user // tick},{row.blkio},"
+        f"{int(now * 1000)},{harmless(row.name)},{row.cpu},{row.cpu_system // tick},{row.cpu_user // tick},{row.blkio},"
         f"{row.blkio_operations},{row.memory},{row.memsw},{row.kmem}"
         for row in rows
     ]
@@ -164,26 +170,55 @@ def gather(lxcpaths: list[str]) -> list[Row]:
 
 
 class Screen:
-    """The terminal, read key by key; given back as it was."""
+    """The terminal, read key by key; given back as it was, also while this process is stopped."""
 
     def __enter__(self) -> Screen:
+        import signal
         import termios
 
         self.saved = termios.tcgetattr(0)
-        changed = termios.tcgetattr(0)
-        changed[3] &= ~(termios.ICANON | termios.ECHO)
-        termios.tcsetattr(0, termios.TCSANOW, changed)
+        self.changed = termios.tcgetattr(0)
+        self.changed[3] &= ~(termios.ICANON | termios.ECHO)
+        termios.tcsetattr(0, termios.TCSANOW, self.changed)
+        self.woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # select(2) is begun anew after a signal, PEP 475
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGWINCH, lambda number, frame: None)
+        signal.signal(signal.SIGTSTP, lambda number, frame: self._stop())
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, _leave)
         return self
 
     def __exit__(self, *_error: object) -> None:
         import termios
 
+        try:
+            termios.tcsetattr(0, termios.TCSANOW, self.saved)
+        except termios.error:
+            pass  # it has hung up
+
+    def _stop(self) -> None:
+        import signal
+        import termios
+
         termios.tcsetattr(0, termios.TCSANOW, self.saved)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        termios.tcsetattr(0, termios.TCSANOW, self.changed)
 
     def key(self, seconds: float) -> str:
-        """The next key within that time, else ""."""
-        ready, _, _ = select.select([0], [], [], seconds)
-        return os.read(0, 1).decode(errors="replace") if ready else ""
+        """The next key within that time, else ""; "q" where the terminal hangs up."""
+        ready, _, _ = select.select([0, self.woken], [], [], seconds)
+        if self.woken in ready:
+            os.read(self.woken, 64)
+        if 0 not in ready:
+            return ""
+        try:
+            return os.read(0, 1).decode(errors="replace") or "q"
+        except OSError:
+            return "q"
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(args: Args) -> int:
@@ -193,20 +228,42 @@ def run(args: Args) -> int:
     pause = args.delay if args.delay is not None else 300.0 if args.batch else 3.0
     if args.batch:
         sys.stdout.write(f"{BATCH_HEAD}\n")
+    try:
+        watch(args, letter, pause, reverse=reverse)
+    except KeyboardInterrupt:
+        pass  # how one leaves, as with lxc-top
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:  # EIO: the terminal has hung up; what is left to write is for nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def watch(args: Args, letter: str, pause: float, *, reverse: bool) -> None:
+    """Show the table again and again until q."""
     with Screen() as screen:
         while True:
             rows = ordered(gather(args.lxcpaths), letter, reverse=reverse)
-            if args.batch:
-                sys.stdout.write("".join(f"{line}\n" for line in batch(rows, time.time())))
-            else:
-                lines = os.get_terminal_size(1).lines if os.isatty(1) else 25
-                sys.stdout.write("\033[H\033[J" + "\n".join(display(rows, lines=lines)))
-            sys.stdout.flush()
+            show(rows, batched=args.batch)
             key = screen.key(pause)
             if key == "q":
-                sys.stdout.write("\n")
-                return 0
+                return
             if key == "r" or key == letter:
                 reverse = not reverse
             elif key in SORTS:
                 letter, reverse = key, False
+
+
+def show(rows: list[Row], *, batched: bool) -> None:
+    """Write the table anew, or a line a container."""
+    if batched:
+        sys.stdout.write("".join(f"{line}\n" for line in batch(rows, time.time())))
+    else:
+        columns, height = os.get_terminal_size(1) if os.isatty(1) else (0, 0)
+        lines = display(rows, columns=columns or 1 << 10, lines=height or 25)  # a new pty has no size
+        sys.stdout.write("\033[H" + "\033[K\n".join(lines) + "\033[K\033[J")
+    sys.stdout.flush()

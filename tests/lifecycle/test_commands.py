@@ -396,30 +396,3 @@ def test_top_needs_a_terminal(run: Run) -> None:
     assert said(run("top", "-b")) == (
         1, "", "lxcpy-top: stdin is not a tty\n  hint: lxcpy-info shows one container, also in a script\n",
     )  # fmt: skip
-
-
-@requires("tmux")
-def test_top_on_a_terminal(bin: str, box: Any) -> None:
-    one = box()
-    one.start()
-    server = ["tmux", "-L", one.name]
-
-    def screen() -> str:
-        return subprocess.run([*server, "capture-pane", "-p"], capture_output=True, text=True, check=True).stdout
-
-    command = f"{bin}/lxcpy-top -P {one.lxcpath} -d 0.2; echo left; sleep 60"
-    subprocess.run([*server, "new-session", "-d", "-x", "140", "-y", "10", command], check=True)
-    try:
-        deadline = time.monotonic() + 10
-        while "TOTAL 1 of 1" not in screen():
-            assert time.monotonic() < deadline, screen()
-            time.sleep(0.05)
-        lines = screen().splitlines()
-        assert lines[0].startswith("Container                   CPU          CPU          CPU")
-        assert lines[2].startswith(f"{one.name:<18.18} ")
-        subprocess.run([*server, "send-keys", "q"], check=True)
-        while "left" not in screen():
-            assert time.monotonic() < deadline, screen()
-            time.sleep(0.05)
-    finally:
-        subprocess.run([*server, "kill-server"], check=True)

@@ -36,6 +36,13 @@ def test_top_s_table() -> None:
     ]
 
 
+def test_top_cuts_what_is_wide_and_shows_no_control_characters() -> None:
+    lines = top.display([Row("a\033[2J\nb")], columns=30, lines=25)
+    assert [len(line.removeprefix("\033[1m\033[7m").removesuffix("\033[0m")) for line in lines] == [30] * 4
+    assert lines[2].startswith("a?[2J?b ")
+    assert top.batch([Row("a\nb\033")], 1.0)[0].startswith("1000,a?b?,")
+
+
 def test_top_has_no_column_for_what_nobody_uses_and_no_more_rows_than_fit() -> None:
     rows = [Row(f"c{number}", memory=1) for number in range(9)]
     lines = top.display(rows, lines=6)
