@@ -198,30 +198,9 @@ class Container:
 
         change: not the state it is in now, only one that it enters from now on.
         """
-        wanted = sorted(set(states))
-        supervisor = client.connect_if_any()
-        if supervisor is not None:
-            with supervisor:
-                known = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]
-                if known or not lxcclient.command(self.lxcpath, self.name).running():
-                    now = str(known["state"]) if known else "STOPPED"
-                    if now in wanted and not change:
-                        return now
-                    if timeout is not None and timeout <= 0:
-                        return None
-                    try:
-                        answer = supervisor.ask(
-                            "wait",
-                            timeout=timeout,
-                            lxcpath=self.lxcpath,
-                            name=self.name,
-                            states=wanted,
-                            change=change,
-                        )
-                        return str(answer["state"])
-                    except TimeoutError:
-                        return None
-        return lxcclient.command(self.lxcpath, self.name).wait(tuple(wanted), timeout, change=change)
+        from lxcpy.runtime import waiting
+
+        return waiting.wait(self.lxcpath, self.name, sorted(set(states)), timeout, change=change)
 
     def shutdown(self, timeout: float | None = 60) -> bool:
         """Ask init to halt and wait: did it stop within `timeout` seconds (None: for ever; 0: not waited for)?"""

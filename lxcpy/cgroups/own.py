@@ -12,8 +12,18 @@ LOG = Log("cgroup")
 GROUP = "lxcpy.supervisor"
 
 
+def is_service() -> bool:
+    """Did systemd start this process as a service (systemd.exec(5))? A command hands nothing of that on."""
+    return "INVOCATION_ID" in os.environ
+
+
 def enter() -> None:
-    """The supervisor leaves the session that happened to start it, as LXC's monitor does."""
+    """The supervisor leaves the session that happened to start it, as LXC's monitor does.
+
+    As a systemd service it stays: the journal and systemctl know it by the group of its unit.
+    """
+    if is_service():
+        return
     for hierarchy in layout.detect().hierarchies:
         for _ in range(3):  # another supervisor that ends may remove the group just made
             try:
@@ -36,6 +46,8 @@ def _move(mount: str, *, cpuset: bool) -> None:
 
 def leave() -> None:
     """At the supervisor's end: out of the groups that `enter` made, and remove those nobody else is in."""
+    if is_service():
+        return
     for hierarchy in layout.detect().hierarchies:
         group = os.path.join(hierarchy.mount, GROUP)
         if not os.path.isdir(group):

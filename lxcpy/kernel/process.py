@@ -117,10 +117,31 @@ def kill_child(pid: int) -> None:
 
 
 def exit_status_of(pidfd: int) -> int | None:
-    """The raw wait status of an ended process that somebody else reaped.
+    """The raw wait status of an ended process that is somebody else's to reap.
 
-    None while it is running or not reaped yet, and on kernels that do not keep it (older than 6.15).
+    None while it is running, and once it is reaped on kernels that do not keep it (older than 6.15).
     """
+    status = _kept_status(pidfd)
+    pid = _pid_of(pidfd) if status is None else 0
+    if pid <= 0:
+        return status
+    try:
+        fields = _stat_fields(pid)  # 52: the status, which root may read
+    except OSError:
+        fields = []
+    if _pid_of(pidfd) != pid:
+        return _kept_status(pidfd)  # reaped meanwhile: the pid may have been another's
+    return int(fields[52 - 3]) if fields and fields[0] == b"Z" else None
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid in /proc; -1 once it is reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith(b"Pid:")), -1)
+
+
+def _kept_status(pidfd: int) -> int | None:
+    """The status that the kernel keeps of a process that was reaped."""
     ask = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))
     try:
         fcntl.ioctl(pidfd, _PIDFD_GET_INFO, ask)

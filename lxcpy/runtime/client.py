@@ -72,7 +72,7 @@ class Client:
         return self.serial
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
-        """The next line. Raises TimeoutError; StateError when the supervisor has gone."""
+        """The next line. Raises TimeoutError; Lost when the supervisor has gone."""
         self.socket.settimeout(timeout)
         while b"\n" not in self.buffer:
             try:
@@ -104,7 +104,7 @@ class Client:
             return message
 
     def first(self, numbers: Container[int]) -> tuple[int, LxcpyError | None]:
-        """Which of some requests is answered first, and with which error. Raises StateError when there is no answer."""
+        """Which of some requests is answered first, and with which error. Raises Lost when there is no answer."""
         while True:
             message = self.receive()
             number = int(message["id"])
@@ -119,9 +119,13 @@ class Client:
         return self.answer(self.send(do, fds, **values), timeout)
 
 
-def lost() -> LxcpyError:
+class Lost(StateError):
     """The supervisor went away in the middle of an answer."""
-    return StateError(
+
+
+def lost() -> LxcpyError:
+    """The error for that."""
+    return Lost(
         "the supervisor ended before it answered",
         hint=f"containers live on; repeat the command, and see {os.path.join(paths.run_dir(), 'supervisor.log')}",
     )

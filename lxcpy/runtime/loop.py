@@ -16,6 +16,7 @@ from lxcpy.kernel.fd import Fd
 
 LOG = log.Log("loop")
 WALL = 0x40000000  # __WALL of wait(2): a child whose exit signal is not SIGCHLD counts too
+LONGEST = 86400.0  # seconds; epoll_wait(2) counts milliseconds in an int, which ends after 24 days
 
 Handler = Callable[[int], None]
 
@@ -73,7 +74,7 @@ class Loop:
     def run(self) -> None:
         """Serve until `running` is False."""
         while self.running:
-            timeout = max(0.0, self.timers[0][0] - time.monotonic()) if self.timers else None
+            timeout = min(max(0.0, self.timers[0][0] - time.monotonic()), LONGEST) if self.timers else None
             ready = [(fd, self.handlers.get(fd), events) for fd, events in self.epoll.poll(timeout)]
             for fd, handler, events in ready:
                 # an earlier handler may have closed the descriptor, and its number may be another's by now

@@ -291,6 +291,7 @@ def _serve(ready: int) -> int:
             # another one serves or is just leaving
             if _answers():
                 os.write(ready, b"ready\n")
+                notify()
                 return 0
             if time.monotonic() > deadline:
                 os.write(ready, b"another supervisor holds the lock and does not answer\n")
@@ -313,7 +314,20 @@ def _serve(ready: int) -> int:
     supervisor.begin(listener, lock)
     os.write(ready, b"ready\n")
     os.close(ready)
+    notify()
     return supervisor.run()
+
+
+def notify() -> None:
+    """Tell systemd, where it wants to know, that commands are answered from now on (sd_notify(3))."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+        except OSError as error:
+            LOG.error(f"systemd cannot be told: {error}")
 
 
 def settle() -> None:

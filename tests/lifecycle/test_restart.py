@@ -221,6 +221,25 @@ def test_the_wait_outlives_the_supervisor(box: Define, how: str) -> None:
     assert one.kill(10)
 
 
+@pytest.mark.parametrize("successor", [True, False])
+def test_a_command_that_waits_outlives_the_supervisor(box: Define, bin: str, successor: bool) -> None:
+    one = box()
+    one.start()
+    pid = one.init_pid
+    argv = [f"{bin}/lxcpy-wait", "-P", one.lxcpath, "-n", one.name, "-s", "STOPPED"]
+    before = supervisor()["clients"]
+    waiting = subprocess.Popen(argv)
+    until(lambda: supervisor()["clients"] > before)
+    kill_supervisor()
+    time.sleep(0.7)
+    assert client.connect_running() is None, "the wait brings none up while the container runs"
+    if successor:
+        assert one.state == "RUNNING"
+    os.kill(pid, signal.SIGKILL)
+    assert waiting.wait(30) == 0
+    assert one.state == "STOPPED"
+
+
 def test_a_stop_that_was_asked_outlives_the_supervisor(box: Define) -> None:
     one = box("lxcpy.restart = always\n" + SOON)
     failing(one, "trap '' PWR\n> /stay\nwhile :; do sleep 0.1; done").start()
