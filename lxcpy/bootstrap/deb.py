@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from lxcpy.bootstrap.compression import Inflater
+from lxcpy.bootstrap.compression import CHUNK, Inflater
 from lxcpy.bootstrap.tar import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SPARSE, SYMLINK, Entry, Tar
 from lxcpy.errors import BootstrapError
+from lxcpy.kernel.fd import write_all
 
 _FEED = 256 << 10  # compressed bytes given to a decompressor at a time
 
@@ -33,12 +34,13 @@ def members(data: memoryview) -> Iterator[tuple[str, memoryview]]:
 
 
 class Deb:
-    """A package file: `control` is {name: (content, mode)}, `data()` the tar archive of its files."""
+    """A package file: `control` is {name: (content, mode, mtime)}, `data()` the tar archive of its files."""
 
     def __init__(self, data: memoryview) -> None:
         self.control: dict[str, tuple[bytes, int, int]] = {}  # name: content, mode, mtime
         self._kind = ""
         self._data: memoryview | None = None
+        self._plain = -1
         version = b""
         for name, content in members(data):
             if name == "debian-binary":
@@ -62,10 +64,35 @@ class Deb:
                     raise BootstrapError(f"the package has more than {_LARGEST_CONTROL >> 20} MiB of control files")
                 self.control[name] = tar.read(entry.size), entry.mode, entry.mtime
 
+    def hold(self, file: int) -> None:
+        """Decompress the archive of the package's files into an empty file, where `data` will read it.
+
+        The data given to the constructor is needed no longer. Raises BootstrapError, OSError.
+        """
+        assert self._data is not None
+        for chunk in inflated(self._kind, self._data):
+            write_all(file, chunk)
+        self._plain, self._data = file, None
+
+    def close(self) -> None:
+        """Give up what `hold` was given."""
+        if self._plain >= 0:
+            os.close(self._plain)
+            self._plain = -1
+
     def data(self) -> PackageTar:
         """The archive of the package's files, from its beginning."""
+        if self._plain >= 0:
+            return PackageTar(_content(self._plain))
         assert self._data is not None
         return PackageTar(inflated(self._kind, self._data))
+
+
+def _content(file: int) -> Iterator[bytes]:
+    place = 0
+    while chunk := os.pread(file, CHUNK, place):
+        yield chunk
+        place += len(chunk)
 
 
 def inflated(kind: str, data: memoryview) -> Iterator[bytes]:

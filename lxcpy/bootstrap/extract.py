@@ -44,13 +44,12 @@ def _ids(*files: str) -> dict[bytes, int]:
     return {}
 
 
-def unpack_package(data: memoryview, owners: Owners) -> dict[str, Any]:
+def unpack_package(package: deb.Deb, owners: Owners) -> dict[str, Any]:
     """Unpack a .deb into the current root, its control files into dpkg's database.
 
     Returns what the caller must know of it: {"control": text, "conffiles": [[path, md5, flags]], "triggers": text,
     "preinst": text or None, "unpacked": bytes written}. Raises BootstrapError, OSError.
     """
-    package = deb.Deb(data)
     control = package.control["control"][0].decode(errors="surrogateescape")
     fields = dict(line.partition(": ")[::2] for line in control.split("\n") if line[:1] not in (" ", "\t", ""))
     stem = fields["Package"] + (f":{fields['Architecture']}" if fields.get("Multi-Arch") == "same" else "")

@@ -1,7 +1,7 @@
 """Turns a plan into a system: skeleton, packages, dpkg's database, maintainer scripts.
 
-While the first stage (all that is required) is configured, the second is still being unpacked. Stock dpkg runs the
-maintainer scripts, so what comes out is what dpkg makes.
+While the first stage (all that is required) is configured, the second is being decompressed out of its scripts' sight.
+Stock dpkg runs the maintainer scripts, so what comes out is what dpkg makes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Install(NamedTuple):
     gets their output. covered: (path, source) files that programs see in place of others while scripts run.
     foreign: no program is run, secondstage.py's script does that elsewhere. interpreter: (path inside, file) of a
     program that the others need to run. environment: further variables of programs. ordered: one package after the
-    other, all before the first script, so that nothing depends on which of two was faster.
+    other, so that nothing depends on which of two was faster.
     """
 
     merged: bool = True
@@ -84,8 +84,9 @@ def install(
             unpacking = Unpacking(plan, repositories, store, workers, progress, target, ordered=settings.ordered)
             stack.callback(unpacking.close)
             unpacking.start()
-            unpacking.wait(2 if settings.ordered else 1)
+            unpacking.wait(1)
             if settings.foreign:
+                unpacking.release()
                 unpacking.wait(2)
                 _leave_to_second_stage(root, plan, unpacking)
             else:
@@ -213,6 +214,7 @@ class _Configuration:
         first, second = self.plan.stage(1), self.plan.stage(2)
         self.stage(first)
         if second:
+            self.unpacking.release()
             self.unpacking.wait(2)
             self.stage(second, triggered_owners=[self.unpacking.found[item.name]["stem"] for item in first])
         self.progress.finish("configure")

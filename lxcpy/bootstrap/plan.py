@@ -31,7 +31,7 @@ class Repository(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One package to install. stage 1 is configured while stage 2 is still being unpacked."""
+    """One package to install. stage 1 is configured before anything of stage 2 is there."""
 
     name: str
     version: str
@@ -50,7 +50,12 @@ class Item(NamedTuple):
 
     @property
     def overrides(self) -> dict[str, str]:
-        """What the archive says of it where the package itself may say otherwise."""
+        """What the archive says of a required package where the package itself may say otherwise.
+
+        The others keep what they say, as with apt, and as debootstrap leaves both.
+        """
+        if self.stage != 1:
+            return {}
         return {key: value for key, value in (("Priority", self.priority), ("Section", self.section)) if value}
 
     def __str__(self) -> str:

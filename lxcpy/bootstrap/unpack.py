@@ -7,10 +7,11 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from lxcpy.bootstrap import download
 from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.download import Expected
 from lxcpy.bootstrap.plan import Item, Plan, Repository
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.workers import Damaged, Worker
@@ -18,10 +19,14 @@ from lxcpy.errors import BootstrapError
 
 FETCHERS = 6  # connections; a mirror answers in about a millisecond, so more gain nothing
 _END = (1 << 30, 0, None)
+_T = TypeVar("_T")
 
 
 class Unpacking:
-    """The whole movement: `start`, `wait(stage)` for the first and the second stage, `close`.
+    """The whole movement: `start`, `wait(1)`, `release` and `wait(2)` for the second stage, `close`.
+
+    Packages of the second stage are fetched and decompressed meanwhile, but nothing of them is in the target before the
+    release: a maintainer script of the first stage that finds half of systemd there takes it for a working one.
 
     `found` maps a package's name to what the unpacker learnt of it.
     """
@@ -55,6 +60,8 @@ class Unpacking:
         self._count = itertools.count()
         self._threads: list[threading.Thread] = []
         self._stopped = False
+        self._to_fetch = 0
+        self._released = threading.Event()
 
     def start(self) -> None:
         """Begin. The package that knows the system's users is unpacked before all others, as dpkg would need it."""
@@ -72,6 +79,7 @@ class Unpacking:
         pending: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         for item in self._wanted:
             pending.put(item)
+        self._to_fetch = len(self._wanted)
         for _ in range(min(FETCHERS, len(self._wanted))):
             self._run(self._fetcher, pending)
         for worker in self.workers:
@@ -84,11 +92,16 @@ class Unpacking:
             if self._error is not None:
                 raise self._error
 
+    def release(self) -> None:
+        """Let the second stage into the target."""
+        self._released.set()
+
     def close(self) -> None:
         """Stop the threads; the processes are the caller's."""
         with self._change:
             self._stopped = True
             self._change.notify_all()
+        self._released.set()
         for _ in self.workers:
             self._ready.put(_END)
         for repository in self.repositories:
@@ -122,22 +135,45 @@ class Unpacking:
             with self._change:
                 self._arrived.add(item)
                 self._change.notify_all()
+                self._to_fetch -= 1
+                last = not self._to_fetch
+            for _ in self.workers if last else ():
+                self._ready.put(_END)
 
     def _unpacker(self, worker: Worker) -> None:
+        held: list[Item] = []
         while not self._stopped and self._error is None:
             item = self._ready.get()[2]
             if item is None:
-                return
-            self._unpack(worker, item)
+                break
+            self._take(worker, item, held)
+        self._released.wait()
+        self._give(worker, held)
 
     def _in_turn(self, worker: Worker) -> None:
+        held: list[Item] = []
         for item in sorted(self._wanted, key=lambda item: (item.stage, item.name)):
             with self._change:
                 while not self._stopped and self._error is None and item not in self._arrived:
                     self._change.wait()
             if self._stopped or self._error is not None:
                 return
+            self._take(worker, item, held)
+        self._released.wait()
+        self._give(worker, held)
+
+    def _take(self, worker: Worker, item: Item, held: list[Item]) -> None:
+        """Unpack a package, or keep it back until the release."""
+        if item.stage == 2 and not self._released.is_set():
+            self._work(worker.hold, item)
+            held.append(item)
+        else:
+            self._give(worker, held)
             self._unpack(worker, item)
+
+    def _give(self, worker: Worker, held: list[Item]) -> None:
+        while held and not self._stopped and self._error is None:
+            self._unpack(worker, held.pop(0))
 
     def _fetch(self, item: Item) -> None:
         mirrors = self.repositories[item.repository].mirrors
@@ -156,14 +192,26 @@ class Unpacking:
                     self.progress.finish("download")
 
     def _unpack(self, worker: Worker, item: Item) -> None:
+        found = self._work(worker.unpack, item)
+        _check_identity(item, found)
+        self.progress.advance("unpack")
+        with self._change:
+            self.found[item.name] = found
+            self._left[item.stage] -= 1
+            if not any(self._left.values()):
+                self.progress.finish("unpack")
+            self._change.notify_all()
+
+    def _work(self, task: Callable[[Expected], _T], item: Item) -> _T:
+        """Let a worker do something with a package. Raises BootstrapError."""
         try:
             try:
-                found = worker.unpack(item.expected)
+                return task(item.expected)
             except Damaged:
                 # The cache went bad: fetch it once more.
                 self.store.discard(item.sha256)
                 self._fetch(item)
-                found = worker.unpack(item.expected)
+                return task(item.expected)
         except Damaged as error:
             raise BootstrapError(
                 f'the cache "{self.store.directory}" does not keep what is written to it: {error}',
@@ -175,14 +223,6 @@ class Unpacking:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise download.full_disk(error, self.target) from error
             raise BootstrapError(f"{item.name}: cannot be unpacked: {error}") from error
-        _check_identity(item, found)
-        self.progress.advance("unpack")
-        with self._change:
-            self.found[item.name] = found
-            self._left[item.stage] -= 1
-            if not any(self._left.values()):
-                self.progress.finish("unpack")
-            self._change.notify_all()
 
 
 def _check_reachable(lost: Sequence[Item]) -> None:

@@ -6,6 +6,7 @@ its Python among them, are out of reach.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
@@ -15,7 +16,7 @@ import socket
 import traceback
 from typing import Any
 
-from lxcpy.bootstrap import compression, extract
+from lxcpy.bootstrap import compression, deb, extract
 from lxcpy.bootstrap.children import check
 from lxcpy.bootstrap.download import Expected
 from lxcpy.errors import BootstrapError, LxcpyError
@@ -29,7 +30,7 @@ class Damaged(Exception):
 
 
 class Worker:
-    """One process; `start` it, then `unpack` packages, then `close`."""
+    """One process; `start` it, then `unpack` packages, some of which it was told to `hold` before, then `close`."""
 
     def __init__(self, objects: str) -> None:
         """objects: the store's directory of objects. Forks. Raises OSError."""
@@ -53,6 +54,13 @@ class Worker:
         Raises Damaged if the file is not of that hash, BootstrapError, OSError.
         """
         return self._ask({"sha256": expected.sha256, "size": expected.size})
+
+    def hold(self, expected: Expected) -> None:
+        """Check and decompress a package so that this worker's `unpack` has little left to do; nothing is visible yet.
+
+        Raises as `unpack`.
+        """
+        self._ask({"sha256": expected.sha256, "size": expected.size, "hold": True})
 
     def close(self) -> None:
         """End the process, also in the middle of its work."""
@@ -86,18 +94,10 @@ def _run(channel: socket.socket, objects: str) -> None:
         for low, high in ((3, first - 1), (first + 1, second - 1), (second + 1, 1 << 31)):
             if low <= high:
                 process.close_range(low, high)
-        owners = extract.Owners({}, {})
+        packages = _Packages(directory)
         for line in channel.makefile("rb"):
-            request = json.loads(line)
             try:
-                if "root" in request:
-                    os.chroot(request["root"])
-                    os.chdir("/")
-                    answer: dict[str, Any] = {}
-                else:
-                    if not owners.users:
-                        owners = extract.Owners.read()
-                    answer = _unpack(directory, request, owners)
+                answer = packages.answer(json.loads(line))
             except Damaged as error:
                 answer = {"damaged": str(error)}
             except LxcpyError as error:
@@ -113,7 +113,45 @@ def _run(channel: socket.socket, objects: str) -> None:
         os._exit(0)
 
 
-def _unpack(objects: int, request: dict[str, Any], owners: extract.Owners) -> dict[str, Any]:
+class _Packages:
+    """What the process knows between two requests."""
+
+    def __init__(self, objects: int) -> None:
+        self.objects = objects
+        self.owners = extract.Owners({}, {})
+        self.held: dict[str, deb.Deb] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what the request says. Raises Damaged, BootstrapError, OSError."""
+        if "root" in request:
+            os.chroot(request["root"])
+            os.chdir("/")
+            return {}
+        name = request["sha256"]
+        package = self.held.pop(name) if name in self.held else _open(self.objects, request)
+        if "hold" in request:
+            package.hold(_scratch())
+            self.held[name] = package
+            return {}
+        if not self.owners.users:
+            self.owners = extract.Owners.read()
+        found = extract.unpack_package(package, self.owners)
+        package.close()
+        return found
+
+
+def _scratch() -> int:
+    """A file without a name, on the target's disk and not in memory where its file system can."""
+    try:
+        return os.open("/", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        return os.memfd_create("package")
+
+
+def _open(objects: int, request: dict[str, Any]) -> deb.Deb:
+    """The stored package, its hash checked."""
     name = request["sha256"]
     try:
         file = os.open(f"{name[:2]}/{name}", _READ, dir_fd=objects)
@@ -127,4 +165,4 @@ def _unpack(objects: int, request: dict[str, Any], owners: extract.Owners) -> di
         data = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)  # unmapped with its last slice
     if hashlib.sha256(data).hexdigest() != name:
         raise Damaged(f"{name}: wrong content")
-    return extract.unpack_package(memoryview(data), owners)
+    return deb.Deb(memoryview(data))

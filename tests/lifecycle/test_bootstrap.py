@@ -117,6 +117,17 @@ cat /proc/mounts | cut -d' ' -f2 | sort | tr '\\n' ' '
     assert all(path == "/" or path.startswith(("/proc", "/sys", "/usr/bin")) for path in mounts), mounts
 
 
+def test_scripts_of_the_first_stage_see_nothing_of_the_second(archive: Archive, server: Server, make: Maker) -> None:
+    """Else they find programs there whose libraries are not: what systemctl was to enable stays off, now and then."""
+    probe = b"#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9; do\n    sleep 0.1\n    [ ! -e /usr/share/extra ] || exit 7\ndone\n"
+    tiny(archive)
+    archive.add({"Package": "early", "Priority": "required"}, {}, info={"postinst": probe})
+    archive.publish()
+    root = make()
+    assert (root / "usr/share/extra").read_text() == "extra\n"
+    assert any("extra_1" in path for path in server.requests)
+
+
 def test_a_failing_script_is_shown(archive: Archive, make: Maker) -> None:
     tiny(archive, postinst=b"#!/bin/sh\nfor i in $(seq 30); do echo line $i; done\nexit 3\n")
     archive.publish()
