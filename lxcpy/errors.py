@@ -28,6 +28,11 @@ class Origin(NamedTuple):
             text += f", included from {file}:{line}"
         return text
 
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        via = [{"file": file, "line": line} for file, line in self.via]
+        return {"file": self.file, "line": self.line, "via": via}
+
 
 class LxcpyError(Exception):
     """A failure with a cause: printed as `what`, then `at FILE:LINE`, then `hint: ...`.

@@ -197,7 +197,7 @@ class Live(Plain):
 
 
 class Json:
-    """An object a line, as lxcpy-create's man page has them; progress at most ten times a second for each phase."""
+    """An object a line, as lxcpy-json(7) has them; progress at most ten times a second for each phase."""
 
     INTERVAL = 0.1
 
@@ -234,12 +234,12 @@ class Json:
 
     def created(self, name: str, rootfs: str) -> None:
         """The last event: all is done."""
-        self._write({"event": "created", "name": name, "rootfs": rootfs})
+        self._write({"event": "created", "name": name, "rootfs": rootfs or None})
 
     def failed(self, error: LxcpyError) -> None:
         """The last event: nothing is left of what was made."""
-        at = str(error.at) if error.at is not None else ""
-        self._write({"event": "error", "text": error.what, "at": at, "hint": error.hint or ""})
+        at = error.at and error.at.to_dict()
+        self._write({"event": "error", "text": error.what, "cure": error.hint, "at": at})
 
     def close(self) -> None:
         pass

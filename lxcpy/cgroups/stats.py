@@ -37,6 +37,13 @@ class Stats(NamedTuple):
     kmem: int | None = None
     processes: int | None = None
 
+    def to_dict(self) -> dict[str, int | None]:
+        """For --json, under the names that lxcpy-json(7) lists."""
+        found = dict(self._asdict())
+        for old, new in (("blkio_total", "blkio"), ("memsw", "memory_swap"), ("kmem", "kernel_memory")):
+            found[new] = found.pop(old)
+        return found
+
 
 def read(record: Record) -> Stats:
     """The numbers of a container from its record; never raises."""

@@ -37,6 +37,6 @@ def width() -> int:
 
 def json(value: Any) -> str:
     """`value` as one line of JSON; a name that is no UTF-8 keeps its bytes as \\udcXX escapes."""
-    import json
+    from lxcpy.runtime.fastjson import dumps
 
-    return json.dumps(value) + "\n"
+    return f"{dumps(value)}\n"

@@ -7,10 +7,11 @@ import sys
 import time
 
 from lxcpy import log
+from lxcpy.cli import output
 from lxcpy.cli.options import HELP, Command, Option, seconds
 from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.report import Reporter
-from lxcpy.errors import LxcpyError, StateError
+from lxcpy.errors import LxcpyError, StateError, UsageError
 from lxcpy.kernel.record import NamedTuple
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ class Args(CommonArgs):
     ignore_auto: bool
     groups: list[str]
     timeout: int
+    json: bool
 
 
 COMMAND = Command(
@@ -54,6 +56,7 @@ COMMAND = Command(
             "t", "timeout", "SECONDS", "With -s and -r: how long to wait before a container is killed (default 60).",
             convert=seconds, default=60,
         ),
+        Option("", "json", None, "With -L: an array of objects, one a container.", ours=True),
         HELP,
     ),
     {0: "everything went well, or there was nothing to do", 1: "every attempt failed", 2: "some attempts failed"},
@@ -223,9 +226,24 @@ class Work:
             return "".join(f"{name}\n" for name in names)
         return "".join(f"{name} {self.peeks[name].delay}\n" for name in names)
 
+    def to_dicts(self, planned: list[list[str]]) -> list[dict[str, object]]:
+        """The same for --json."""
+        stops = self.args.shutdown or self.args.kill
+        action = "shutdown" if self.args.shutdown else "kill" if stops else "reboot" if self.args.reboot else "start"
+        return [
+            {
+                "name": name, "lxcpath": self.args.lxcpath, "action": action, "batch": number,
+                "delay": None if stops else self.peeks[name].delay, "groups": list(self.peeks[name].groups),
+            }
+            for number, batch in enumerate(planned) for name in batch
+        ]  # fmt: skip
+
 
 def run(args: Args) -> int:
     from lxcpy.runtime import lxcclient
+
+    if args.json and not args.listed:
+        raise UsageError("--json goes with -L")
 
     everyone = candidates(args.lxcpath)
     passes = chosen(
@@ -243,7 +261,7 @@ def run(args: Args) -> int:
     work = Work(args, everyone, running)
     planned = work.plan(passes)
     if args.listed:
-        sys.stdout.write(work.listing(planned))
+        sys.stdout.write(output.json(work.to_dicts(planned)) if args.json else work.listing(planned))
         return 0
     verb = work.stop if args.shutdown or args.kill else work.reboot if args.reboot else work.start
     for batch in planned:

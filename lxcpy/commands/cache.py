@@ -117,14 +117,14 @@ def _verify(args: CacheArgs, directory: str) -> int:
         if not problem:
             continue
         removed = args.repair and inventory.remove(entry)
-        bad.append({**entry.to_dict(), "problem": problem, "removed": removed})
+        bad.append({**entry.to_dict(), "problem": problem, "repaired": removed})
         if not args.json:
             print(f"{entry.kind} {entry.name}: {problem}" + (": removed" if removed else f" ({entry.path})"))
     if args.json:
         _tell({"directory": directory, "checked": count, "damaged": bad})
     else:
         print(f"{count} checked, {len(bad)} damaged")
-    return 1 if any(not one["removed"] for one in bad) else 0
+    return 1 if any(not one["repaired"] for one in bad) else 0
 
 
 def _prune(args: CacheArgs, directory: str) -> int:

@@ -7,24 +7,34 @@ import stat
 import sys
 
 from lxcpy import __version__
-from lxcpy.cli.options import PLAIN, Args, Command
+from lxcpy.cli.options import PLAIN, Command, Option
+from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lxcpy.runtime.doctor import kernel
+
+
+class Args(CommonArgs):
+    json: bool
+
 
 COMMAND = Command(
     "checkconfig",
     "Check what this kernel offers to containers.",
     "",
+    (Option("", "json", None, "One object with everything.", ours=True),),
     exit_status={0: "the configuration of the kernel was found and shown", 1: "it was not found"},
     named=False,
     common=PLAIN,
     stdout_help=True,
     words="The environment variable CONFIG names another configuration than the running kernel's. Below LXC's lines "
     "stands, for each missing thing, what breaks without it and what cures it.",
+    args=Args,
 )
 
 
@@ -129,6 +139,27 @@ def report(found: frozenset[str], host: Host, *, colour: bool = False) -> list[s
     return lines
 
 
+def to_dict(path: str, found: frozenset[str], host: Host, advice: list[kernel.Advice]) -> dict[str, Any]:
+    """For --json. path: where the kernel's configuration was found."""
+    parts = {"namespaces": NAMESPACES, "cgroups": CGROUPS, "misc": MISC, "checkpoint": CHECKPOINT}
+    known = host.modules is not None
+    return {
+        "kernel_config": path,
+        "features": [
+            {
+                "part": part, "option": f"CONFIG_{row.option}", "enabled": row.option in found,
+                "required": row.required, "module": row.module or None,
+                "loaded": row.module in (host.modules or ()) if known and row.module and row.option in found else None,
+            }
+            for part, rows in parts.items() for row in rows
+        ],
+        "cgroup_namespace": host.cgroup_namespace,
+        "cgroup1_mounts": list(host.v1),
+        "cgroup2_mounts": list(host.v2),
+        "findings": [{"what": one.what, "why": one.breaks, "cure": one.cure} for one in advice],
+    }  # fmt: skip
+
+
 def look() -> Host:
     """This machine."""
     import shutil
@@ -149,8 +180,11 @@ def look() -> Host:
     return Host(os.path.exists("/proc/self/ns/cgroup"), v1, v2, clone_children, helpers, modules)
 
 
-def kernel_config() -> tuple[str, list[str]]:
-    """The kernel's configuration, and lines that say where it was found. Raises LxcpyError."""
+def kernel_config(*, quiet: bool = False) -> tuple[str, str, list[str]]:
+    """(path, text) of the kernel's configuration, and lines that say where it was found. Raises LxcpyError.
+
+    quiet: where it is not found, do not print where it was looked for.
+    """
     wanted = os.environ.get("CONFIG") or "/proc/config.gz"
     release = os.uname().release
     said: list[str] = []
@@ -160,7 +194,8 @@ def kernel_config() -> tuple[str, list[str]]:
         places = (f"/boot/config-{release}", f"/lib/modules/{release}/build/.config")
         path = next((place for place in places if os.path.isfile(place)), "")
         if not path:
-            sys.stdout.write("".join(f"{text}\n" for text in said))
+            if not quiet:
+                sys.stdout.write("".join(f"{text}\n" for text in said))
             raise LxcpyError(
                 "unable to retrieve kernel configuration",
                 hint="modprobe configs may bring it, or the kernel's headers; CONFIG=PATH in the environment names it",
@@ -175,7 +210,7 @@ def kernel_config() -> tuple[str, list[str]]:
             data = zlib.decompress(data, wbits=31)
     except (OSError, ValueError) as error:
         raise LxcpyError(f'cannot read "{path}": {error}') from error
-    return data.decode(errors="replace"), said
+    return path, data.decode(errors="replace"), said
 
 
 def advice(text: str, host: Host) -> list[kernel.Advice]:
@@ -216,7 +251,13 @@ def installed(release: str) -> frozenset[str]:
 def run(args: Args) -> int:
     from lxcpy.runtime.doctor import kernel
 
-    text, said = kernel_config()
+    path, text, said = kernel_config(quiet=args.json)
+    if args.json:
+        from lxcpy.cli import output
+
+        host = look()
+        sys.stdout.write(output.json(to_dict(path, enabled(text), host, advice(text, host))))
+        return 0
     head = [f"LXC version {__version__}", *said]
     tail = [
         "Note : Before booting a new kernel, you can check its configuration",

@@ -27,7 +27,7 @@ COMMAND = Command(
     "-l | KEY | check NAME | explain NAME",
     (
         Option("l", "list", None, "The names of all settings, one a line.", key="listed"),
-        Option("", "json", None, "With check and explain: JSON.", ours=True),
+        Option("", "json", None, "JSON.", ours=True),
         Option("P", "lxcpath", "PATH", "Directory that holds the containers.", key="lxcpaths", many=True, ours=True),
     ),
     {
@@ -45,7 +45,13 @@ COMMAND = Command(
 
 def run(args: Args) -> int:
     if args.listed:
-        sys.stdout.write("".join(f"{key.name}\n" for key in SYSTEM_KEYS if key.listed))
+        names = [key.name for key in SYSTEM_KEYS if key.listed]
+        if args.json:
+            from lxcpy.cli import output
+
+            sys.stdout.write(output.json([{"key": name, "value": system_value(name) or None} for name in names]))
+        else:
+            sys.stdout.write("".join(f"{name}\n" for name in names))
         return 0
     if not args.rest:
         sys.stdout.write(help_text(COMMAND, args.prog))
@@ -58,9 +64,14 @@ def run(args: Args) -> int:
         # LXC compares as many characters as were typed
         if key.listed and key.name.startswith(wanted):
             value = system_value(key.name)
+            if args.json:
+                from lxcpy.cli import output
+
+                sys.stdout.write(output.json({"key": key.name, "value": value or None}))
+                return 0
             sys.stdout.write(f"{value}\n" if value else f"{key.name} is not set.\n")
             return 0
-    sys.stdout.write(f"Unknown configuration item: {wanted}\n")
+    (sys.stderr if args.json else sys.stdout).write(f"Unknown configuration item: {wanted}\n")
     return 1
 
 

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lxcpy.cgroups.stats import Stats
+
 
 class Args(CommonArgs):
     config: list[str]
@@ -50,10 +52,7 @@ class Facts(NamedTuple):
     state: str
     pid: int = 0
     ips: tuple[str, ...] = ()
-    cpu: int | None = None  # nanoseconds
-    blkio: int | None = None  # bytes, as the rest
-    memory: int | None = None
-    kmem: int | None = None
+    numbers: Stats | None = None
     links: tuple[tuple[str, int, int], ...] = ()  # (host interface, sent, received)
     restart: dict[str, Any] | None = None  # under lxcpy.restart: runtime.restart.Restarts.describe
 
@@ -106,11 +105,12 @@ def lines(facts: Facts, want: Wanted) -> list[str]:
     if want.ips:
         found += [row("IP:", address) for address in facts.ips]
     if want.stats:
-        if facts.cpu is not None:
-            found.append(row("CPU use:", facts.cpu if want.raw else f"{facts.cpu / 1e9:.2f} seconds"))
-        for label, value in (("BlkIO", facts.blkio), ("Memory", facts.memory), ("KMem", facts.kmem)):
-            if value is not None:
-                found.append(row(f"{label} use:", size(value)))
+        if numbers := facts.numbers:
+            if numbers.cpu is not None:
+                found.append(row("CPU use:", numbers.cpu if want.raw else f"{numbers.cpu / 1e9:.2f} seconds"))
+            for label, value in (("BlkIO", numbers.blkio_total), ("Memory", numbers.memory), ("KMem", numbers.kmem)):
+                if value is not None:
+                    found.append(row(f"{label} use:", size(value)))
         for name, sent, received in facts.links:
             found.append(row("Link:", name))
             if sent >= 0:
@@ -127,6 +127,17 @@ def restart_text(found: dict[str, Any]) -> str:
     if "in" in found:
         return f"in {found['in']:.0f} seconds, try {found['try']}{limit}"
     return f"{found['policy']}, {found['tries']}{limit} tries used" if found["tries"] else str(found["policy"])
+
+
+def restart_dict(found: dict[str, Any]) -> dict[str, Any]:
+    """The same for --json."""
+    return {
+        "policy": found.get("policy"),
+        "tries": found.get("tries", found.get("try", found.get("gave-up"))),
+        "limit": found.get("limit") or None,
+        "in": found.get("in"),
+        "gave_up": "gave-up" in found,
+    }
 
 
 def gather(lxcpath: str, name: str, want: Wanted) -> Facts:
@@ -154,13 +165,7 @@ def gather(lxcpath: str, name: str, want: Wanted) -> Facts:
 
         record = usage.cgroups(lxcpath, found)
         numbers = stats.read(record) if record else stats.Stats()
-        facts = facts._replace(
-            cpu=numbers.cpu,
-            blkio=numbers.blkio_total,
-            memory=numbers.memory,
-            kmem=numbers.kmem,
-            links=tuple(usage.links(lxcpath, found)),
-        )
+        facts = facts._replace(numbers=numbers, links=tuple(usage.links(lxcpath, found)))
     return facts
 
 
@@ -169,16 +174,9 @@ def values(path: str, keys: list[str], *, bare: bool) -> tuple[str, str]:
 
     A list has one item a line and an empty line after the last. bare: the value alone.
     """
-    from lxcpy.config.file import ConfigFile
-
-    config = ConfigFile.load(path)
-    out = wrong = ""
-    for key in keys:
-        try:
-            value = config.get(key)
-        except ConfigError:
-            wrong += f"{key} invalid\n"
-            continue
+    found, wrong = lookup(path, keys)
+    out = ""
+    for key, value in found:
         if bare:
             out += f"{value}\n"
         else:
@@ -186,15 +184,52 @@ def values(path: str, keys: list[str], *, bare: bool) -> tuple[str, str]:
     return out, wrong
 
 
+def lookup(path: str, keys: list[str]) -> tuple[list[tuple[str, str]], str]:
+    """(key, value) of each key that there is, and what is to be said of the others."""
+    from lxcpy.config.file import ConfigFile
+
+    config = ConfigFile.load(path)
+    found, wrong = [], ""
+    for key in keys:
+        try:
+            found.append((key, config.get(key)))
+        except ConfigError:
+            wrong += f"{key} invalid\n"
+    return found, wrong
+
+
+def to_dict(facts: Facts, lxcpath: str, keys: list[tuple[str, str]]) -> dict[str, Any]:
+    """For --json."""
+    from lxcpy.cgroups.stats import Stats
+
+    return {
+        "name": facts.name,
+        "lxcpath": lxcpath,
+        "state": facts.state,
+        "pid": facts.pid or None,
+        "ipv4": [address for address in facts.ips if ":" not in address],
+        "ipv6": [address for address in facts.ips if ":" in address],
+        **(facts.numbers or Stats()).to_dict(),
+        "restart": None if facts.restart is None else restart_dict(facts.restart),
+        "links": [
+            {"interface": name, "sent": None if sent < 0 else sent, "received": None if received < 0 else received}
+            for name, sent, received in facts.links
+        ],
+        "config": [{"key": key, "value": value} for key, value in keys],
+    }
+
+
 def run(args: Args) -> int:
     want = Wanted(True, True, True, True, name=True) if args.json else wanted(args)
     facts = gather(args.lxcpath, args.name, want)
+    path = args.rcfile or f"{args.lxcpath}/{args.name}/config"
     if args.json:
-        sys.stdout.write(output.json(facts._asdict()))
+        found, wrong = lookup(path, args.config) if args.config else ([], "")
+        sys.stdout.write(output.json(to_dict(facts, args.lxcpath, found)))
+        sys.stderr.write(wrong)
         return 0
     sys.stdout.write("".join(f"{line}\n" for line in lines(facts, want)))
     if args.config:
-        path = args.rcfile or f"{args.lxcpath}/{args.name}/config"
         out, wrong = values(path, args.config, bare=args.no_humanize and len(args.config) == 1)
         sys.stdout.write(out)
         sys.stderr.write(wrong)

@@ -81,8 +81,8 @@ class Row(NamedTuple):
     name: str
     state: str = ""
     pid: int = 0
-    ram: int = 0  # bytes
-    swap: int = 0
+    ram: int | None = None  # bytes; None: it does not run, or this host cannot tell
+    swap: int | None = None
     autostart: bool = False
     groups: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
@@ -90,10 +90,19 @@ class Row(NamedTuple):
     ipv6: tuple[str, ...] = ()
     unprivileged: bool = False
     level: int = 0  # of nesting
+    lxcpath: str = ""
+    parent: str = ""  # the containers around it, outermost first, joined by slashes
 
     @property
     def running(self) -> bool:
         return self.state not in ("", "STOPPED")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        found = dict(self._asdict())
+        found["memory"] = found.pop("ram")
+        found["pid"], found["parent"] = self.pid or None, self.parent or None
+        return found
 
 
 # -- printing --------------------------------------------------------------------------------------------------------
@@ -107,9 +116,9 @@ def cells(row: Row) -> dict[str, str]:
         "NAME": row.name,
         "STATE": row.state or "-",
         "PID": str(row.pid) if row.pid > 0 else "-",
-        "RAM": f"{row.ram / 1048576:.2f}",
+        "RAM": f"{(row.ram or 0) / 1048576:.2f}",
         # LXC divides whole numbers here
-        "SWAP": f"{row.swap // 1048576:.2f}",
+        "SWAP": f"{(row.swap or 0) // 1048576:.2f}",
         "AUTOSTART": str(int(row.autostart)),
         "GROUPS": ", ".join(row.groups) or "-",
         "INTERFACE": ", ".join(row.interfaces) or "-",
@@ -221,8 +230,9 @@ def gather(lxcpath: str, asked: Asked, matches: Callable[[str], bool], level: in
             peeked = _peek(lxcpath, name, facts, name in known)
             if not set(asked.groups) <= set(peeked.groups):
                 continue
-        shown = f"{parent}/{name}" if parent and asked.paths else name
-        row = Row(shown, state if asked.states else "", level=level)
+        place = f"{parent}/{name}" if parent else name
+        row = Row(place if asked.paths else name, state if asked.states else "", level=level)
+        row = row._replace(lxcpath=lxcpath, parent=parent)
         if asked.detail and peeked:
             row = row._replace(groups=peeked.groups, autostart=peeked.auto, unprivileged=peeked.unprivileged)
         if asked.detail and facts:
@@ -230,7 +240,7 @@ def gather(lxcpath: str, asked: Asked, matches: Callable[[str], bool], level: in
         rows.append(row)
         if asked.nesting > level:
 
-            def listing(parent: str = shown) -> list[Row]:
+            def listing(parent: str = place) -> list[Row]:
                 return gather(lxcpath, asked, matches, level + 1, parent)
 
             rootfs = peeked.rootfs.removeprefix("dir:") if peeked else ""
@@ -293,7 +303,7 @@ def _detailed(row: Row, lxcpath: str, asked: Asked, facts: dict[str, Any]) -> Ro
         record = usage.cgroups(lxcpath, facts)
         numbers = stats.read(record) if record else None
         if numbers:
-            row = row._replace(ram=numbers.memory or 0, swap=numbers.swap or 0)
+            row = row._replace(ram=numbers.memory, swap=numbers.swap)
     return row
 
 
@@ -324,11 +334,11 @@ def run(args: Args) -> int:
         detail=detail,
         memory=args.json or (detail and bool({"RAM", "SWAP"} & set(columns))),
         interfaces=args.json or (detail and "INTERFACE" in columns),
-        paths=args.line or not args.fancy,
+        paths=not args.json and (args.line or not args.fancy),
     )
     rows = gather(args.lxcpath, asked, _pattern(args))
     if args.json:
-        sys.stdout.write(output.json([row._asdict() for row in rows]))
+        sys.stdout.write(output.json([row.to_dict() for row in rows]))
     elif not rows:
         pass
     elif args.fancy:

@@ -67,10 +67,9 @@ def _status(args: NetArgs, found: settings.Settings) -> int:
 
     value = status.status(found)
     if args.json:
-        import json
+        from lxcpy.cli import output
 
-        json.dump(value, sys.stdout, indent=2)
-        print()
+        sys.stdout.write(output.json(value))
     else:
         print("\n".join(status.lines(value, found.bridge)))
     return 0 if value["up"] else 3

@@ -73,7 +73,8 @@ def _list(container: Container, args: Args) -> None:
     if args.json:
         from lxcpy.cli import output
 
-        sys.stdout.write(output.json([snapshot._asdict() for snapshot in found]))
+        rows = [{"name": args.name, "lxcpath": args.lxcpath, **snapshot.to_dict()} for snapshot in found]
+        sys.stdout.write(output.json(rows))
         return
     if not found:
         sys.stdout.write("No snapshots\n")

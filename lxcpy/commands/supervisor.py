@@ -79,6 +79,9 @@ def _status(supervisor: Client, args: SupervisorArgs) -> None:
     if args.json:
         from lxcpy.cli.output import json
 
+        found["active"] = found.pop("containers")
+        for one in found.get("restarting", ()):
+            one["tries"], one["limit"] = one.pop("try"), one["limit"] or None
         sys.stdout.write(json(found))
     else:
         sys.stdout.write("".join(f"{label + ':':<15} {text}\n" for label, text in rows(found)))

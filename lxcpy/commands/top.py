@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lxcpy.cgroups.stats import Stats
+
 SORTS = {
     "n": "name", "c": "processor", "b": "block I/O", "m": "memory", "s": "memory and swap", "k": "kernel memory",
 }  # fmt: skip
@@ -29,6 +31,7 @@ class Args(CommonArgs):
     batch: bool
     sort: str
     reverse: bool
+    json: bool
 
 
 def delay(text: str) -> float:
@@ -61,6 +64,10 @@ COMMAND = Command(
             convert=sort, default="n", choices=tuple(SORTS),
         ),
         Option("r", "reverse", None, "Sort in descending order."),
+        Option(
+            "", "json", None, "With -b: an object a line instead, one a container; standard input may be anything.",
+            ours=True,
+        ),
     ),
     {0: "left by q, Ctrl-C or a signal that ends", 1: "standard input is not a terminal"},
     default_name="",
@@ -84,6 +91,8 @@ class Row(NamedTuple):
     memory: int = 0
     memsw: int = 0
     kmem: int = 0
+    lxcpath: str = ""
+    numbers: Stats | None = None  # with None where this host cannot tell
 
 
 ORDERS: dict[str, Callable[[Row], Any]] = {
@@ -117,7 +126,7 @@ def harmless(name: str) -> str:
 
 def display(rows: list[Row], *, columns: int = 1 << 10, lines: int) -> list[str]:
     """The table for a terminal of that size: two heads, the rows that fit, and the total; wide lines are cut."""
-    fields = Row._fields[1:]
+    fields = Row._fields[1:-2]
     total = Row("TOTAL", **{field: sum(getattr(row, field) for row in rows) for field in fields})
     extra = [(label, field) for label, field in (("MemSw", "memsw"), ("KMem", "kmem")) if getattr(total, field) > 0]
     first = f"{'Container':<18} {'CPU':>12} {'CPU':>12} {'CPU':>12} {'BlkIO':>36} {'Mem':>10}"
@@ -148,6 +157,14 @@ def batch(rows: list[Row], now: float) -> list[str]:
     ]
 
 
+def as_json(rows: list[Row], now: float) -> str:
+    """A line of JSON a container."""
+    heads = [{"time": now, "name": row.name, "lxcpath": row.lxcpath} for row in rows]
+    return "".join(
+        output.json({**head, **row.numbers.to_dict()}) for head, row in zip(heads, rows, strict=True) if row.numbers
+    )
+
+
 def gather(lxcpaths: list[str]) -> list[Row]:
     """The containers that run now."""
     from lxcpy.cgroups import stats
@@ -165,7 +182,8 @@ def gather(lxcpaths: list[str]) -> list[Row]:
                 numbers.cpu, numbers.cpu_system, numbers.cpu_user, numbers.blkio_total, numbers.blkio_read,
                 numbers.blkio_write, numbers.blkio_operations, numbers.memory, numbers.memsw, numbers.kmem,
             )  # fmt: skip
-            rows.append(Row(name, *(value or 0 for value in values)))
+            row = Row(name, *(value or 0 for value in values))  # type: ignore[arg-type]  # those stand in order
+            rows.append(row._replace(lxcpath=lxcpath, numbers=numbers))
     return rows
 
 
@@ -222,11 +240,18 @@ def _leave(_number: int, _frame: object) -> None:
 
 
 def run(args: Args) -> int:
-    if not os.isatty(0):
-        raise UsageError("stdin is not a tty", hint="lxcpy-info shows one container, also in a script")
+    if args.json and not args.batch:
+        raise UsageError("--json goes with -b")
     letter, reverse = args.sort, args.reverse
     pause = args.delay if args.delay is not None else 300.0 if args.batch else 3.0
-    if args.batch:
+    if args.json and not os.isatty(0):
+        while True:
+            show(ordered(gather(args.lxcpaths), letter, reverse=reverse), args)
+            time.sleep(pause)
+    if not os.isatty(0):
+        hint = "lxcpy-info shows one container, also in a script, lxcpy-top -b --json all"
+        raise UsageError("stdin is not a tty", hint=hint)
+    if args.batch and not args.json:
         sys.stdout.write(f"{BATCH_HEAD}\n")
     try:
         watch(args, letter, pause, reverse=reverse)
@@ -236,7 +261,7 @@ def run(args: Args) -> int:
         if error.errno != errno.EIO:
             raise
     try:
-        sys.stdout.write("\n")
+        sys.stdout.write("" if args.json else "\n")
         sys.stdout.flush()
     except OSError:  # EIO: the terminal has hung up; what is left to write is for nobody
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -248,7 +273,7 @@ def watch(args: Args, letter: str, pause: float, *, reverse: bool) -> None:
     with Screen() as screen:
         while True:
             rows = ordered(gather(args.lxcpaths), letter, reverse=reverse)
-            show(rows, batched=args.batch)
+            show(rows, args)
             key = screen.key(pause)
             if key == "q":
                 return
@@ -258,9 +283,11 @@ def watch(args: Args, letter: str, pause: float, *, reverse: bool) -> None:
                 letter, reverse = key, False
 
 
-def show(rows: list[Row], *, batched: bool) -> None:
+def show(rows: list[Row], args: Args) -> None:
     """Write the table anew, or a line a container."""
-    if batched:
+    if args.json:
+        sys.stdout.write(as_json(rows, time.time()))
+    elif args.batch:
         sys.stdout.write("".join(f"{line}\n" for line in batch(rows, time.time())))
     else:
         columns, height = os.get_terminal_size(1) if os.isatty(1) else (0, 0)

@@ -40,8 +40,8 @@ class Finding(NamedTuple):
 
     def to_dict(self) -> dict[str, object]:
         """As plain data."""
-        at = self.at and {"file": self.at.file, "line": self.at.line, "via": [list(via) for via in self.at.via]}
-        return {"severity": "error" if self.error else "warning", "what": self.what, "at": at, "hint": self.hint}
+        severity = "error" if self.error else "warning"
+        return {"severity": severity, "what": self.what, "cure": self.hint, "at": self.at and self.at.to_dict()}
 
 
 def check(path: str, *, defines: Sequence[str] = (), files: bool = True) -> list[Finding]:

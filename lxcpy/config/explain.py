@@ -24,8 +24,8 @@ class Effective(NamedTuple):
 
     def to_dict(self) -> dict[str, object]:
         """As plain data."""
-        at = self.at and {"file": self.at.file, "line": self.at.line, "via": [list(via) for via in self.at.via]}
-        return {"key": self.key, "value": self.value, "at": at, "note": self.note or None}
+        at = self.at and self.at.to_dict()
+        return {"key": self.key, "value": self.value, "note": self.note or None, "at": at}
 
 
 def explain(

@@ -6,14 +6,14 @@ import os
 
 from lxcpy import paths
 from lxcpy.cli.registry import COMMANDS
-from lxcpy.docgen import keys, man, templates
+from lxcpy.docgen import essays, keys, man, templates
 
 
 def generated() -> dict[str, str]:
     """Path below man/ to the text that belongs there."""
     pages = {"man1/lxcpy.1": man.overview()}
     pages |= {f"man1/lxcpy-{name}.1": man.page(name) for name in COMMANDS}
-    return pages | keys.pages() | templates.pages()
+    return pages | keys.pages() | templates.pages() | essays.pages()
 
 
 def stale() -> list[str]:

@@ -53,7 +53,7 @@ def page(name: str) -> str:
         lines += roff.definition(f"\\fB{roff.escape(str(status))}\\fR", [roff.line(sentence)])
     for heading, text in further:
         lines += [roff.section(heading), *roff.markdown(text)]
-    return roff.finish([*lines, *_see_also(name)])
+    return roff.finish([*lines, *_see_also(table)])
 
 
 def overview() -> str:
@@ -88,10 +88,11 @@ def _option(option: Option) -> list[str]:
     return roff.definition(term, [roff.line(option.help)])
 
 
-def _see_also(name: str) -> list[str]:
-    others = [other for other in _RELATED.get(name, ()) if other in COMMANDS]
+def _see_also(table: Command) -> list[str]:
+    others = [other for other in _RELATED.get(table.name, ()) if other in COMMANDS]
     pages = ["\\fBlxcpy\\fR(1)", *(f"\\fBlxcpy\\-{roff.escape(other)}\\fR(1)" for other in others)]
-    pages += [f"\\fB{roff.escape(title)}\\fR({section})" for title, section in SEE_ALSO.items()]
+    more = {"lxcpy-json": 7} if any(option.long == "json" for option in table.options) else {}
+    pages += [f"\\fB{roff.escape(title)}\\fR({section})" for title, section in {**SEE_ALSO, **more}.items()]
     return [roff.section("see also"), ", ".join(pages)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from typing import NamedTuple
 
 from lxcpy.config import text
@@ -25,6 +26,15 @@ class Snapshot(NamedTuple):
     path: str  # the directory of snapshots, its lxcpath
     timestamp: str  # YYYY:MM:DD HH:MM:SS, local time; "" where it is not known
     comment: str | None
+
+    def to_dict(self) -> dict[str, object]:
+        """For --json; time: seconds since 1970, None where it is not known."""
+        try:
+            when = int(time.mktime(time.strptime(self.timestamp, "%Y:%m:%d %H:%M:%S")))
+        except (ValueError, OverflowError):
+            when = None
+        directory = os.path.join(self.path, self.name)
+        return {"snapshot": self.name, "directory": directory, "time": when, "comment": self.comment}
 
 
 def folder(lxcpath: str, name: str) -> str:

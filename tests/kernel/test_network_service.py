@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonpages
 import pytest
 from netns import ip, link, make, names, new_netns, sh, values
 from probes import missing, requires
@@ -322,7 +323,7 @@ def test_the_command(service: Service, tmp_path: Path) -> None:
             "addresses:   10.0.3.1",
         ]
         code, text = command("status", "--json")
-        assert code == 0 and json.loads(text)["bridge"]["name"] == "br7"
+        assert code == 0 and jsonpages.read("lxcpy-net status --json", text)["bridge"]["name"] == "br7"
         assert command("restart") == (0, "br7 is down\n" + up)
         assert command("stop") == (0, "br7 is down\n")
         assert command() == (

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonpages
 import pytest
 from debcreate import TESTS, Creation, tiny_template
 from debmirror import Archive, Handler, Key, Server, tiny
@@ -27,7 +28,7 @@ FIELDS = {
     "message": {"text"},
     "warning": {"text"},
     "created": {"name", "rootfs"},
-    "error": {"text", "at", "hint"},
+    "error": {"text", "at", "cure"},
 }
 SCRIPT = """
 import os, sys
@@ -162,7 +163,7 @@ def test_events_of_a_bootstrap(archive: Archive, create: Creation, capfd: pytest
     tiny(archive)
     archive.publish("tiny", fields={"Suite": "stable"})
     create(progress=Json())
-    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    events = jsonpages.read("lxcpy-create --json", capfd.readouterr().out)
     for event in events:
         assert FIELDS[event.pop("event")] == event.keys()
     counted = {event["phase"]: event for event in events if "phase" in event}
@@ -190,10 +191,10 @@ def test_events_of_the_command(run: Run, lxcpath: str, name: str, tmp_path: Path
     assert run("destroy", "-P", lxcpath, "-n", name).returncode == 0
     done = run(*words, "--", "3")
     assert done.returncode == 1
-    event = json.loads(done.stdout)
+    [event] = jsonpages.read("lxcpy-create --json", done.stdout)
     assert event == {
-        "event": "error", "text": f'the template "{script}" ended with status 3', "at": "",
-        "hint": "its own words are above",
+        "event": "error", "text": f'the template "{script}" ended with status 3', "at": None,
+        "cure": "its own words are above",
     }  # fmt: skip
     assert event["text"] in done.stderr
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonpages
 import pytest
 from debcreate import Creation, tiny_template
 from debmirror import Archive, Key, Server, tiny
@@ -43,7 +43,8 @@ def told(run: Run) -> Callable[..., Any]:
     def call(*words: str, status: int = 0) -> Any:
         done = run("cache", *words, "--json")
         assert (done.returncode, done.stderr) == (status, "")
-        return json.loads(done.stdout)
+        document = {"list": "lxcpy-cache list --json", "verify": "lxcpy-cache verify --json"}
+        return jsonpages.read(document.get(next(iter(words), "list"), "lxcpy-cache prune --json"), done.stdout)
 
     return call
 
@@ -86,7 +87,7 @@ def test_damage_is_found_and_repaired(create: Creation, run: Run, told: Any, cac
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     found = told("verify", status=1)["damaged"]
-    assert {(one["kind"], one["problem"], one["removed"]) for one in found} == {
+    assert {(one["kind"], one["problem"], one["repaired"]) for one in found} == {
         ("object", "its content is not what its name says", False),
         ("rootfs", "its content has changed since it was made", False),
     }

@@ -68,7 +68,7 @@ def test_info(quick: Run, box: Any) -> None:
     ), text
     assert quick("info", name, "-pH").stdout == f"{one.init_pid}\n"
     facts = json.loads(quick("info", name, "--json").stdout)
-    assert (facts["state"], facts["pid"], facts["ips"]) == ("RUNNING", one.init_pid, [])
+    assert (facts["state"], facts["pid"], facts["ipv4"]) == ("RUNNING", one.init_pid, [])
     missing = quick("info", "nobody-here")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr.startswith("lxcpy-info: nobody-here: nobody-here doesn't exist\n")
@@ -394,5 +394,6 @@ def test_checkconfig_tells_a_cure_for_all_that_a_kernel_lacks(run: Run, tmp_path
 
 def test_top_needs_a_terminal(run: Run) -> None:
     assert said(run("top", "-b")) == (
-        1, "", "lxcpy-top: stdin is not a tty\n  hint: lxcpy-info shows one container, also in a script\n",
+        1, "", "lxcpy-top: stdin is not a tty\n  hint: lxcpy-info shows one container, also in a script, "
+        "lxcpy-top -b --json all\n",
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonpages
 import pytest
 from netns import sh
 
@@ -37,7 +37,7 @@ class Doctor:
         """The findings that are not ok."""
         done = self.run("doctor", "-P", self.box.lxcpath, "--json", self.box.name, *words)
         assert done.stderr == ""
-        self.all = json.loads(done.stdout)
+        self.all = jsonpages.read("lxcpy-doctor NAME --json", done.stdout)
         found = [it for it in self.all["findings"] if it["severity"] != "ok"]
         assert done.returncode == (1 if any(it["severity"] == "error" for it in found) else 0)
         assert status is None or done.returncode == status, found
@@ -209,7 +209,7 @@ def test_the_machine_and_all_containers(box: Define, run: Run) -> None:
     assert done.returncode == 1
     assert f"\n{one.name}: " in done.stdout
     assert '\nerror    init:        there is no init "/gone" in the root filesystem\n' in done.stdout
-    value = json.loads(run("doctor", "-P", one.lxcpath, "--json").stdout)
+    value = jsonpages.read("lxcpy-doctor --json", run("doctor", "-P", one.lxcpath, "--json").stdout)
     assert {it["name"]: it["worst"] for it in value["containers"]}[other.name] == "error"
     assert {it["check"] for it in value["machine"]} >= {"supervisor", "cgroups", "disk"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonpages
 import pytest
 
 from lxcpy.runtime import client, state
@@ -141,7 +141,10 @@ def test_lxcpy_stop_calls_a_restart_off(box: Define, quick: Run, run: Run) -> No
     assert shown[1].split() == ["State:", "STOPPED"]
     assert shown[2].startswith("Restart:        in ") and shown[2].endswith(" seconds, try 1 of 7")
     assert quick("info", "-n", one.name, "-s").stdout == f"{'State:':<15} STOPPED\n"
-    assert json.loads(quick("info", "-n", one.name, "--json").stdout)["restart"]["try"] == 1
+    assert jsonpages.read("lxcpy-info --json", quick("info", "-n", one.name, "--json").stdout)["restart"]["tries"] == 1
+    plain = run("supervisor", "status", "--json").stdout
+    [waiting] = jsonpages.read("lxcpy-supervisor status --json", plain)["restarting"]
+    assert (waiting["name"], waiting["tries"], waiting["limit"]) == (one.name, 1, 7)
     status = run("supervisor", "status").stdout
     assert f"Restarting:     {one.name} in " in status
     refused = run("supervisor", "stop")

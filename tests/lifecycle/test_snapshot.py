@@ -48,8 +48,8 @@ def test_taking_listing_deleting(tiny: Tiny, run: Run, tmp_path: Path) -> None:
     when = r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d"
     assert re.fullmatch(rf"snap0 {place} {when}\nsnap1 {place} {when}\nbefore the\nupgrade\n", listed)
     found = json.loads(run("snapshot", *words, "-L", "--json").stdout)
-    assert [(one["name"], one["comment"]) for one in found] == [("snap0", None), ("snap1", "before the\nupgrade\n")]
-    assert found[0]["path"] == f"{one.directory}/snaps"
+    assert [(one["snapshot"], one["comment"]) for one in found] == [("snap0", None), ("snap1", "before the\nupgrade\n")]
+    assert found[0]["directory"] == f"{one.directory}/snaps/snap0"
     snap = Container("snap1", f"{one.directory}/snaps")
     assert sorted(os.listdir(snap.directory)) == ["comment", "config", "rootfs", "ts"]
     assert config_of(snap) == config_of(one).replace(f"lxc.rootfs.path = dir:{rootfs_of(one)}\n", "") + (

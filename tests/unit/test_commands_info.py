@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from lxcpy.cgroups.stats import Stats
 from lxcpy.cli import output
 from lxcpy.cli.options import parse
 from lxcpy.commands import info
 from lxcpy.commands.info import Facts
 
 RUNNING = Facts(
-    "web", "RUNNING", 4711, ("10.0.3.5", "fd00::5"), 12_345_678, 4096, 3 << 20, 1 << 19, (("vethAbC123", 1500, 700),)
-)
+    "web", "RUNNING", 4711, ("10.0.3.5", "fd00::5"),
+    Stats(cpu=12_345_678, blkio_total=4096, memory=3 << 20, kmem=1 << 19), (("vethAbC123", 1500, 700),),
+)  # fmt: skip
 
 
 def listing(facts: Facts, *words: str) -> list[str]:

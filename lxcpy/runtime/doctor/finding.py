@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        at = self.at and {"file": self.at.file, "line": self.at.line, "via": [list(via) for via in self.at.via]}
+        at = self.at and self.at.to_dict()
         return {
             "severity": self.level, "check": self.check, "what": self.what, "why": self.why or None,
             "cure": self.cure or None, "at": at, "fixable": self.fix is not None,

@@ -193,8 +193,9 @@ def test_findings_are_data(tmp_path: Path) -> None:
     (tmp_path / "more").write_text("lxc.completely.else = 1\n")
     found = [finding.to_dict() for finding in check(str(tmp_path / "config"))]
     assert json.loads(json.dumps(found)) == [
-        {"severity": "error", "what": 'unknown key "lxc.completely.else"', "hint": None,
-         "at": {"file": f"{tmp_path}/more", "line": 1, "via": [[f"{tmp_path}/config", 1]]}}]  # fmt: skip
+        {"severity": "error", "what": 'unknown key "lxc.completely.else"', "cure": None,
+         "at": {"file": f"{tmp_path}/more", "line": 1, "via": [{"file": f"{tmp_path}/config", "line": 1}]}}
+    ]  # fmt: skip
 
 
 # -- explanations ----------------------------------------------------------------------------------------------------
