@@ -13,18 +13,51 @@ ETC = "/etc/lxc"
 SYSTEM_CONFIG = f"{ETC}/lxc.conf"
 DEFAULT_CONFIG = f"{ETC}/default.conf"
 LXC_CONFIG_DIR = "/usr/share/lxc/config"  # LXC's presets; an include of one that is missing is served from ours
-LXC_LOCKS = "/run/lxc/lock"  # where liblxc, run by root, keeps a lock for each container
 ROOTFS_MOUNT = "/usr/lib/lxcpy/rootfs"  # the default of lxc.rootfs.mount; made by the installer, else on first use
 
 
 def run_dir() -> str:
-    """The directory of run state (/run/lxcpy)."""
-    return os.environ.get("LXCPY_RUN_DIR") or "/run/lxcpy"
+    """The directory of run state (/run/lxcpy); an ordinary user's is below `runtime_dir`."""
+    return os.environ.get("LXCPY_RUN_DIR") or f"{runtime_dir()}/lxcpy"
+
+
+def runtime_dir() -> str:
+    """Where the calling user's run state belongs: /run, or XDG_RUNTIME_DIR, or what LXC takes where that is not set.
+
+    A shell of su(1) or cron(8) lacks the variable, though the directory is there: both are to find the same containers.
+    """
+    if os.geteuid() == 0:
+        return "/run"
+    usual = f"/run/user/{os.geteuid()}"
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return given.rstrip("/")
+    return usual if os.path.isdir(usual) else f"{home()}/.cache/lxc/run"
 
 
 def cache_dir() -> str:
-    """The directory of the package and rootfs caches (/var/cache/lxcpy)."""
-    return os.environ.get("LXCPY_CACHE_DIR") or "/var/cache/lxcpy"
+    """The directory of the package and rootfs caches (/var/cache/lxcpy; ~/.cache/lxcpy)."""
+    if given := os.environ.get("LXCPY_CACHE_DIR"):
+        return given
+    if os.geteuid() == 0:
+        return "/var/cache/lxcpy"
+    return f"{os.environ.get('XDG_CACHE_HOME') or f'{home()}/.cache'}/lxcpy"
+
+
+def home() -> str:
+    """The calling user's home directory, as LXC finds it."""
+    return os.environ.get("HOME") or "/"
+
+
+def lxc_locks() -> str:
+    """Where liblxc, run by the calling user, keeps a lock for each container."""
+    return f"{lxc_run_dir()}/lxc/lock"
+
+
+def lxc_run_dir() -> str:
+    """Where liblxc, run by the calling user, keeps its run state."""
+    if os.getuid() == 0:
+        return "/run"
+    return os.environ.get("XDG_RUNTIME_DIR") or f"{home()}/.cache/lxc/run"
 
 
 def containers(lxcpath: str) -> list[str]:

@@ -71,7 +71,7 @@ def _deb(job: Job) -> str:
     if lock is not None:
         job = job._replace(options={**lock.asked(), **job.options})
     template, options, tree, _, config_path, name, progress, trees = job
-    values = _values(template, options, config_path, name, mapped=trees.shifted)
+    values = _values(template, options, config_path, name, mapped=trees.mapped)
     if lock is not None:
         values.update(lock.host)
     store = memory = Store(paths.cache_dir())
@@ -197,7 +197,7 @@ def _configure(path: str, lines: str, *, address: bool) -> None:
 
 def _busybox(job: Job) -> str:
     program = job.options.get("busybox-path")
-    return busybox.fill(job.template, job.tree, job.name, program, mapped=job.trees.shifted)
+    return busybox.fill(job.template, job.tree, job.name, program, mapped=job.trees.mapped)
 
 
 # Each fills the job's tree and returns the lines to append to the config.

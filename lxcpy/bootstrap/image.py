@@ -64,7 +64,7 @@ def open_file(path: str, what: str) -> int:
 def metadata(job: Job, file: int, name: str, *, compat: int) -> Metadata:
     """The metadata in an open meta archive. Raises BootstrapError."""
     try:
-        return Metadata(untar.members(file, limit=_LARGEST), "user" if job.trees.shifted else "system", compat)
+        return Metadata(untar.members(file, limit=_LARGEST), "user" if job.trees.mapped else "system", compat)
     except BootstrapError as error:
         raise BootstrapError(f"{name}: {error.what}", hint=error.hint) from error
 
@@ -77,7 +77,7 @@ def unpack(job: Job, file: int, tree: str, *, name: str, excludes: Sequence[str]
         job.progress.finish("unpack")
         return
     # Where owners are shifted LXC unpacks inside a user namespace, in which nobody can make a device node.
-    rules = untar.Rules(tuple(excludes), devices=not job.trees.shifted)
+    rules = untar.Rules(tuple(excludes), devices=not job.trees.mapped)
     result = untar.unpack(file, tree, rules, name=name, advance=lambda read: job.progress.advance("unpack", read))
     job.progress.finish("unpack")
     if result.left_out and rules.devices:

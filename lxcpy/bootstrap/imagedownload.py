@@ -44,7 +44,7 @@ def fill(job: Job) -> str:
     with ExitStack() as stack:
         client = _client(job.options)
         stack.callback(client.close)
-        mode = "user" if job.trees.shifted else "system"
+        mode = "user" if job.trees.mapped else "system"
         server = Server(client, job.options, job.template.settings["server"], mode=mode, compat=_COMPAT)
         options = _asked(job, server)
         names = [options["dist"], options["release"], options["arch"], options["variant"]]
@@ -178,7 +178,7 @@ def _tree(job: Job, store: Store, kept: Images, record: Record, meta: image.Meta
     """Unpack the image's tree, or copy the one that was unpacked before."""
     name = next(name for name in _TREES if name in record.files)
     excludes = meta.lines("excludes") if meta else []
-    key = hashlib.sha256("\n".join([record.files[name].sha256, str(job.trees.shifted), *excludes]).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([record.files[name].sha256, str(job.trees.mapped), *excludes]).encode()).hexdigest()
 
     def make(tree: str) -> None:
         file = kept.open(record.files[name])

@@ -37,7 +37,7 @@ class Job(NamedTuple):
     @contextmanager
     def renderer(self, values: Mapping[str, object]) -> Iterator[Renderer]:
         """The template's files, for this container and its tree."""
-        values = {"name": self.name, "mapped": self.trees.shifted, "preset": preset, **values}
+        values = {"name": self.name, "mapped": self.trees.mapped, "preset": preset, **values}
         root = os.open(self.tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield Renderer(self.template, root, values)

@@ -58,7 +58,7 @@ def fill(job: Job) -> str:
             _layers(job, layout, found, job.tree)
         else:
             names = [f"{one.digest} {plain}" for one, plain in found.layers]
-            key = hashlib.sha256("\n".join([str(job.trees.shifted), *names]).encode()).hexdigest()[:16]
+            key = hashlib.sha256("\n".join([str(job.trees.mapped), *names]).encode()).hexdigest()[:16]
             cache.fill("oci", key, job.tree, lambda tree: _layers(job, layout, found, tree), job.progress)
     return _lines(job, found.config)
 
@@ -168,7 +168,7 @@ def _layers(job: Job, layout: Layout, found: Image, tree: str) -> None:
     job.progress.start("unpack", total=sum(one.size for one, _ in found.layers), unit="bytes")
     left_out = 0
     for one, plain in found.layers:
-        rules = untar.Rules(devices=not job.trees.shifted, layer=True, digest=plain)
+        rules = untar.Rules(devices=not job.trees.mapped, layer=True, digest=plain)
         file = layout.open(one)
         try:
             result = untar.unpack(
@@ -178,7 +178,7 @@ def _layers(job: Job, layout: Layout, found: Image, tree: str) -> None:
             os.close(file)
         left_out += result.left_out
     job.progress.finish("unpack")
-    if left_out and not job.trees.shifted:
+    if left_out and not job.trees.mapped:
         job.progress.warning(f"{left_out} device nodes of the image that no container may use were left out")
 
 

@@ -34,7 +34,7 @@ class Trees(NamedTuple):
     copy(source, target): an exact copy into an empty directory, its owners shifted where the container has an id map.
     remove(tree). pack(tree, file) and unpack(file, directory): the packed form. usable(file): whether it is one, whole.
     shifted: copy shifts owners, so a tree is finished before it is copied. fingerprint(file): the SHA256 of what was
-    packed.
+    packed. inside: this process is root in the container's own user namespace, so nothing is to be shifted.
     """
 
     copy: Callable[[str, str], None]
@@ -44,6 +44,12 @@ class Trees(NamedTuple):
     usable: Callable[[str], bool]
     shifted: bool = False
     fingerprint: Callable[[str], str] | None = None
+    inside: bool = False
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the container has an id map."""
+        return self.shifted or self.inside
 
 
 class RootfsCache:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lxcpy.errors import BootstrapError, meaning
 from lxcpy.kernel import idmap, mount, namespace, process
-from lxcpy.kernel.idmap import IdRange, to_ns
+from lxcpy.kernel.idmap import IdRange, with_own
 
 DIRECTORY = "/usr/share/lxc/templates"
 
@@ -39,8 +39,8 @@ def run(
     """
     argv = [os.path.basename(script.path), f"--path={path}", f"--name={name}", f"--rootfs={rootfs}", *words]
     if uids:
-        uids, uid = _with_own(uids, os.geteuid())
-        gids, gid = _with_own(gids, os.getegid())
+        uids, uid = with_own(uids, os.geteuid())
+        gids, gid = with_own(gids, os.getegid())
         argv = [script.path, *argv[1:], "--mapped-uid", str(uid), "--mapped-gid", str(gid)]
     try:
         status = _wait(_Child(script, argv, uids, gids, quiet=quiet, apart=apart))
@@ -49,16 +49,6 @@ def run(
     if status:
         end = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         raise BootstrapError(f'the template "{script.path}" {end}', hint="its own words are above")
-
-
-def _with_own(ranges: Sequence[IdRange], own: int) -> tuple[list[IdRange], int]:
-    """The map with one more id for `own`, if it has none, and what that is inside."""
-    if (known := to_ns(ranges, own)) is not None:
-        return list(ranges), known
-    free = 0
-    while any(one.nsid <= free < one.nsid + one.count for one in ranges):
-        free = next(one.nsid + one.count for one in ranges if one.nsid <= free < one.nsid + one.count)
-    return [*ranges, IdRange(free, own, 1)], free
 
 
 class _Child:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from lxcpy.cgroups import layout, tree
+from lxcpy.cgroups import layout, plan, tree
 from lxcpy.errors import meaning
 from lxcpy.log import Log
 
 LOG = Log("cgroup")
-GROUP = "lxcpy.supervisor"
 
 
 def is_service() -> bool:
@@ -24,10 +23,12 @@ def enter() -> None:
     """
     if is_service():
         return
-    for hierarchy in layout.detect().hierarchies:
+    layout_now = layout.detect()
+    for hierarchy in layout_now.hierarchies:
         for _ in range(3):  # another supervisor that ends may remove the group just made
             try:
-                _move(hierarchy.mount, cpuset=hierarchy.version == 1 and "cpuset" in hierarchy.controllers)
+                cpuset = hierarchy.version == 1 and "cpuset" in hierarchy.controllers
+                _move(_group(hierarchy, layout_now), cpuset=cpuset)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -35,11 +36,16 @@ def enter() -> None:
             break
 
 
-def _move(mount: str, *, cpuset: bool) -> None:
-    group = os.path.join(mount, GROUP)
+def _group(hierarchy: layout.Hierarchy, whole: layout.Layout) -> str:
+    """Root's is in the hierarchy's root, an ordinary user's in the group that the process is in."""
+    base = plan.HostFacts.read(whole).bases[hierarchy.mount] if os.geteuid() else ""
+    return os.path.join(hierarchy.mount, base, plan.SUPERVISOR)
+
+
+def _move(group: str, *, cpuset: bool) -> None:
     os.makedirs(group, exist_ok=True)
     if cpuset:
-        tree.fill_cpuset(mount, f"/{GROUP}")
+        tree.fill_cpuset(os.path.dirname(group), f"/{plan.SUPERVISOR}")
     with open(os.path.join(group, "cgroup.procs"), "w") as procs:
         procs.write(str(os.getpid()))
 
@@ -48,14 +54,15 @@ def leave() -> None:
     """At the supervisor's end: out of the groups that `enter` made, and remove those nobody else is in."""
     if is_service():
         return
-    for hierarchy in layout.detect().hierarchies:
-        group = os.path.join(hierarchy.mount, GROUP)
+    layout_now = layout.detect()
+    for hierarchy in layout_now.hierarchies:
+        group = _group(hierarchy, layout_now)
         if not os.path.isdir(group):
             continue
         # 0 into `tasks`: a single thread that moves itself waits for no RCU grace period
         file = "tasks" if hierarchy.version == 1 else "cgroup.procs"
         try:
-            with open(os.path.join(hierarchy.mount, file), "w") as procs:
+            with open(os.path.join(os.path.dirname(group), file), "w") as procs:
                 procs.write("0")
             os.rmdir(group)
         except OSError as error:

@@ -18,6 +18,7 @@ from lxcpy.config.model import Cgroup
 from lxcpy.errors import CgroupError
 
 LAST_SUFFIX = 999
+SUPERVISOR = "lxcpy.supervisor"  # the group of the supervisor itself
 COUNTED = ("cpu", "io", "memory", "pids")  # controllers whose counters `stats` reads
 
 
@@ -27,24 +28,38 @@ class HostFacts:
 
     bases: the group of each hierarchy (by mount) below which containers are made.
     taken: whether a directory exists.
+    usable: whether groups can be made in a directory; root's always, an ordinary user's where it was delegated.
     """
 
     bases: Mapping[str, str] = field(default_factory=dict)
     taken: Callable[[str], bool] = os.path.isdir
+    usable: Callable[[str], bool] = lambda path: True
 
     @classmethod
     def read(cls, layout: Layout, *, relative: bool = False, caller: int | None = None) -> HostFacts:
         """The facts of this host. Root's containers are made below init's groups, unless `relative`
         (lxc.cgroup.relative); a user's always below the caller's own.
 
-        caller: the process whose groups are meant; None: this one. A gone one counts as init.
+        caller: the process whose groups are meant; None: this one. A gone one counts as init, for an ordinary user as
+        this one.
         """
-        own = relative or os.geteuid() != 0
+        user = os.geteuid() != 0
+        own = relative or user
         pid = (str(caller) if caller else "self") if own else "1"
         if not os.path.exists(f"/proc/{pid}/cgroup"):
-            pid, own = "1", False
+            pid, own = ("self", True) if user else ("1", False)
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            return cls(bases=bases(file.read(), layout, own=own))
+            found = bases(file.read(), layout, own=own)
+        if not user:
+            return cls(bases=found)
+        # the supervisor's own group is beside the containers'
+        return cls({mount: path.removesuffix(SUPERVISOR).rstrip("/") for mount, path in found.items()}, usable=usable)
+
+
+def usable(group: str) -> bool:
+    """Whether this user may make groups in `group` and move processes there, as LXC asks it (cgfsng.c)."""
+    files = ("cgroup.procs", "cgroup.subtree_control") if os.path.exists(f"{group}/cgroup.controllers") else ()
+    return os.access(group, os.W_OK) and all(os.access(f"{group}/{name}", os.W_OK) for name in files)
 
 
 def bases(text: str, layout: Layout, *, own: bool) -> dict[str, str]:
@@ -95,6 +110,7 @@ class CgroupPlan:
     warnings: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
     pivot: str | None = None
+    left_out: tuple[str, ...] = ()  # groups in which an ordinary user may make none
 
     def path(self, mount: str, kind: str) -> str:
         """The path of the `payload`, `limit`, `monitor` or `pivot` group below the mount, with a leading slash."""
@@ -170,7 +186,7 @@ def plan(
     Raises CgroupError: contradicting keys, a limit that this host cannot hold, no free name.
     """
     host = host or HostFacts.read(layout, relative=cgroup.relative)
-    hierarchies = _used(layout, use)
+    hierarchies, left_out = _usable(_used(layout, use), host)
     translation = translate(cgroup.entries, Layout(layout.kind, hierarchies))
     if translation.problems:
         raise translation.problems[0]
@@ -191,6 +207,7 @@ def plan(
         warnings=translation.warnings,
         owner=owner,
         pivot=_checked("lxc.cgroup.dir.monitor.pivot", pivot) if pivot else None,
+        left_out=left_out,
     )  # fmt: skip
     while not exact and any(host.taken(h.mount + result.path(h.mount, "limit")) for h in hierarchies):
         result = result.next()
@@ -253,6 +270,18 @@ def _checked(key: str, path: str) -> str:
     if not parts or ".." in parts:
         raise CgroupError(f'{key}: "{path}" is no path below the base cgroup', hint="a relative path without ..")
     return "/".join(parts)
+
+
+def _usable(hierarchies: tuple[Hierarchy, ...], host: HostFacts) -> tuple[tuple[Hierarchy, ...], tuple[str, ...]]:
+    """The hierarchies in which groups can be made, and the groups in which not. Raises CgroupError: there is none."""
+    places = {hierarchy: f"{hierarchy.mount}/{host.bases.get(hierarchy.mount, '')}" for hierarchy in hierarchies}
+    left_out = tuple(place for place in places.values() if not host.usable(place))
+    if left_out and len(left_out) == len(places):
+        raise CgroupError(
+            f"you may not make control groups in any of {', '.join(left_out)}",
+            hint="systemd-run --user --scope -p Delegate=yes COMMAND gives it a group of its own",
+        )
+    return tuple(hierarchy for hierarchy, place in places.items() if place not in left_out), left_out
 
 
 def _used(layout: Layout, use: tuple[str, ...] | None) -> tuple[Hierarchy, ...]:

@@ -246,11 +246,17 @@ def limit(plan: CgroupPlan, record: Record) -> list[str]:
 
 def limit_devices(plan: CgroupPlan, record: Record) -> None:
     """Put the device rules in force; called when the container's /dev is filled, because mknod obeys them too."""
-    if plan.device_writes:
-        _write_devices(plan.device_writes, record)
-    for hierarchy in plan.hierarchies:
-        if plan.devices and hierarchy.version == 2:
-            devices.install(hierarchy.mount + record["limit"][hierarchy.mount], plan.devices)
+    try:
+        if plan.device_writes:
+            _write_devices(plan.device_writes, record)
+        for hierarchy in plan.hierarchies:
+            if plan.devices and hierarchy.version == 2:
+                devices.install(hierarchy.mount + record["limit"][hierarchy.mount], plan.devices)
+    except CgroupError as error:
+        if os.geteuid() == 0 or not isinstance(error.__cause__, PermissionError):
+            raise
+        # as LXC: the kernel takes them from root alone, and lets a user namespace make and use no device of its own
+        LOG.warn(error.what)
 
 
 def _write_devices(writes: Sequence[Write], record: Record) -> None:

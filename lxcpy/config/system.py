@@ -50,7 +50,7 @@ _BY_NAME = {key.name: key for key in SYSTEM_KEYS}
 
 
 def _home(path: str | None) -> str | None:
-    return os.path.join(os.environ.get("HOME") or "/", path[2:]) if path and path.startswith("~/") else path
+    return os.path.join(paths.home(), path[2:]) if path and path.startswith("~/") else path
 
 
 def system_file() -> str:

@@ -49,6 +49,28 @@ def overlaps(ranges: Sequence[IdRange]) -> bool:
     return False
 
 
+def same_numbers(ranges: Sequence[IdRange], own: int) -> list[IdRange]:
+    """A map in which the host ids of `ranges`, and the id `own`, have the numbers that they have on the host."""
+    found: list[IdRange] = []
+    end = 0
+    for first, count in sorted([*((item.hostid, item.count) for item in ranges), (own, 1)]):
+        begin = max(first, end)  # grants may overlap, a map may not
+        if begin < first + count:
+            found.append(IdRange(begin, begin, first + count - begin))
+            end = first + count
+    return found
+
+
+def with_own(ranges: Sequence[IdRange], own: int) -> tuple[list[IdRange], int]:
+    """The map with one more id for `own`, if it has none, and what that is inside: the first one that is free."""
+    if (known := to_ns(ranges, own)) is not None:
+        return list(ranges), known
+    free = 0
+    while any(one.nsid <= free < one.nsid + one.count for one in ranges):
+        free = next(one.nsid + one.count for one in ranges if one.nsid <= free < one.nsid + one.count)
+    return [*ranges, IdRange(free, own, 1)], free
+
+
 def write_maps(pid: int, uid_ranges: Sequence[IdRange], gid_ranges: Sequence[IdRange]) -> None:
     """Write the maps of the user namespace that `pid` has just made.
 

@@ -53,7 +53,10 @@ class HostLink:
 
 @dataclass(frozen=True)
 class Facts:
-    """The world a network plan is made in. `sysctl` reads /proc/sys/net/PATH, None where it does not exist."""
+    """The world a network plan is made in. `sysctl` reads /proc/sys/net/PATH, None where it does not exist.
+
+    ordinary: lxcpath and name of an ordinary user's container; None: root starts it.
+    """
 
     links: Mapping[str, HostLink] = field(default_factory=dict)
     taken: Callable[[str], bool] = lambda name: False
@@ -61,6 +64,7 @@ class Facts:
     sysctl: Callable[[str], str | None] = lambda path: None
     lxc_bridge: str = "lxcbr0"  # the bridge that lxcpy-net makes
     programs: Callable[[str], bool] = lambda name: False  # is it in PATH?
+    ordinary: tuple[str, str] | None = None
 
 
 def _mac(data: bytes) -> str:

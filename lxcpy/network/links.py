@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from errno import EEXIST
 from typing import Any
 
@@ -22,7 +23,7 @@ from lxcpy.errors import NetworkError, meaning
 from lxcpy.log import Log
 from lxcpy.network import netlink, undo
 from lxcpy.network.plan import NetworkPlan
-from lxcpy.network.steps import Inside, Step
+from lxcpy.network.steps import Inside, RunScript, Step
 from lxcpy.network.wire import (
     CREATE,
     REQUEST,
@@ -139,6 +140,8 @@ class Network:
         self.pid = 0
         self._run = run
         self._indices: dict[str, int] = {}
+        self._hosts: dict[str, str] = {}  # the host ends, by the container's, whose names somebody else chose
+        self._host: str | None = None  # the last of them
 
     def __enter__(self) -> Network:
         return self
@@ -161,6 +164,9 @@ class Network:
     def container_index(self, name: str) -> int:
         return self._indices[name]
 
+    def learn(self, name: str, host: str) -> None:
+        self._hosts[name] = self._host = host
+
     def write_sysctl(self, path: str, value: str) -> None:
         fd = os.open(f"/proc/sys/net/{path}", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -180,19 +186,27 @@ class Network:
         Nothing is left behind on failure. Raises NetworkError with the failing step's line; what `run` raises passes.
         """
         self.netns, self.pid = netns, pid
+        done: list[Step] = []
         with ExitStack() as stack:
             for step in plan.host:
+                if isinstance(step, RunScript) and step.script.type == "veth" and step.script.peer is None:
+                    step = replace(step, script=replace(step.script, peer=self._host))
                 LOG.debug(str(step))
                 try:
                     step.apply(self)
                 except OSError as error:
                     raise _explain(step, error) from error
+                done.append(step)
                 entry = step.undo()
                 if entry is not None:
                     stack.callback(undo.take_back, self, entry)
             self._configure(plan.inside)
             stack.pop_all()
-        return plan.record
+        record = replace(plan, host=tuple(done)).record
+        for item in (*record["nics"], *record["undo"]):
+            if item.get("name") in self._hosts:
+                item["host"] = self._hosts[item["name"]]
+        return record
 
     def _configure(self, inside: Sequence[Inside]) -> None:
         """The container's side: one visit for the socket, one datagram for all."""

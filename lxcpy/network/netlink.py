@@ -90,8 +90,13 @@ def open_socket() -> socket.socket:
 def socket_inside(netns: int, names: Iterable[str] = ()) -> tuple[socket.socket, dict[str, int]]:
     """A netlink socket of the namespace behind descriptor `netns`, and the indices of these devices in it.
 
-    The calling thread visits the namespace and comes back; other threads are not moved. Raises OSError.
+    The calling thread visits the namespace and comes back; other threads are not moved. Who is not root could not come
+    back: a child goes there. Raises OSError.
     """
+    if os.geteuid():
+        from lxcpy.network.visit import socket_by_child
+
+        return socket_by_child(netns, names)
     from lxcpy.kernel.namespace import CLONE_NEWNET, setns  # not for the light commands that import this module
 
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -31,6 +31,7 @@ from lxcpy.network.steps import (
     SwitchPort,
     Sysctl,
 )
+from lxcpy.network.usernic import USERS_HAVE, UserVeth, unfit
 from lxcpy.network.wire import AF_INET, AF_INET6, Script
 
 At = Callable[[str], Origin | None]
@@ -58,19 +59,6 @@ class NetworkPlan:
     def describe(self) -> list[str]:
         """The steps as lines, host first."""
         return [f"host: {step}" for step in self.host] + [f"container: {step}" for step in self.inside]
-
-
-def shares_host(nets: Iterable[Nic]) -> bool:
-    """Whether the container keeps the host's network namespace: `none` among its interfaces and nothing else."""
-    return {nic.type for nic in nets} == {"none"}
-
-
-def needs_netns(record: dict[str, Any]) -> bool:
-    """Whether removal wants the container's namespace alive: devices are to be given back out of it.
-
-    A device of hardware falls back to the first namespace when its own dies, a virtual one would be destroyed.
-    """
-    return any(entry["do"] == "phys" for entry in record.get("undo", ()))
 
 
 def plan(nets: Iterable[Nic], facts: Facts, at: At = lambda key: None) -> NetworkPlan:
@@ -117,6 +105,8 @@ class _Builder:
         make = _TYPES.get(nic.type or "")
         if make is None:
             raise self.fail("no type is given", "type", f"lxc.net.{nic.index}.type = veth")
+        if self.facts.ordinary is not None and (key := unfit(nic)) is not None:
+            raise self.fail(f"{key}: only root's containers can have that", key.split()[0], USERS_HAVE)
         if nic.l2proxy and nic.link:
             self.l2proxy()
         make(self)
@@ -162,6 +152,8 @@ class _Builder:
 
     def veth(self) -> None:
         nic, veth = self.nic, self.nic.veth
+        if self.facts.ordinary is not None:
+            return self.user_veth(*self.facts.ordinary)
         self.check_vlans()
         host = veth.pair or random_name("veth", self.facts)
         bridged = veth.mode == "bridge" and bool(nic.link)
@@ -190,6 +182,15 @@ class _Builder:
                 self.host.append(HostRoute(to, int(length or whole), host, at=self.origin(key)))
         if veth.mode == "router":
             self.router(host)
+
+    def user_veth(self, lxcpath: str, container: str) -> None:
+        """Made by lxc-user-nic, which chooses the host end; what is left to do is inside."""
+        link = self.link() if self.nic.link else None
+        switch = link is not None and self.switched(link)
+        self.shown.update(host=None, mtu=link.mtu if link else None)
+        at, place = self.origin("link" if link else "type"), link.name if link else "none"
+        self.host.append(UserVeth(lxcpath, container, place, self.name, switch=switch, at=at))
+        self.inside.append(SetLink(self.name, mac=self.mac(drawn=True), at=self.origin("hwaddr")))
 
     def switched(self, link: HostLink) -> bool:
         """Whether the link is an Open vSwitch bridge; NetworkError where it is no bridge at all."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from lxcpy.errors import LxcpyError, Origin
 from lxcpy.log import Log
-from lxcpy.network import facts, netlink
+from lxcpy.network import facts, netlink, usernic
 from lxcpy.network.wire import (
     CREATE,
     REQUEST,
@@ -37,6 +37,15 @@ def ordered(record: dict[str, Any]) -> list[Entry]:
     """The entries last first; but devices of hardware before their namespace can die, then scripts, then the rest."""
     order = {"phys": 0, "script": 1}
     return sorted(reversed(record.get("undo", ())), key=lambda entry: order.get(entry["do"], 2))
+
+
+def needs_netns(record: dict[str, Any]) -> bool:
+    """Whether removal wants the container's namespace alive: devices are to be given back out of it.
+
+    A device of hardware falls back to the first namespace when its own dies, a virtual one would be destroyed; and
+    lxc-user-nic looks at the namespace before it removes a switch's port.
+    """
+    return any(entry["do"] in ("phys", "usernic") for entry in record.get("undo", ()))
 
 
 def take_back(net: Wire, entry: Entry) -> None:
@@ -167,10 +176,21 @@ def _find_phys(net: Wire, entry: Entry) -> facts.HostLink | None:
     return next((link for link in facts.links(net.host) if _is_same(link, entry)), None)
 
 
+def _undo_usernic(net: Wire, entry: Entry) -> None:
+    if (program := usernic.helper()) is None or net.netns < 0 or "host" not in entry:
+        LOG.warn(f"the port of a veth on {entry['link']} stays: lxc-user-nic and the container's network are needed")
+        return
+    place = f"/proc/{os.getpid()}/fd/{net.netns}"
+    usernic.run(
+        program, "delete", entry["lxcpath"], entry["container"], place, "veth", entry["link"], entry["host"]
+    )  # fmt: skip
+
+
 _UNDO: dict[str, Callable[[Wire, Entry], None]] = {
     "phys": _undo_phys,
     "switch": _undo_switch,
     "route": _undo_route,
     "proxy": _undo_proxy,
     "script": _undo_script,
+    "usernic": _undo_usernic,
 }

@@ -228,23 +228,55 @@ def _fork(facts: Facts, request: Request, made: attach_inside.Plan, master: Fd |
     reader, writer = os.pipe2(os.O_CLOEXEC)
     enter = "pid" in facts.different and (request.namespaces is None or "pid" in request.namespaces)
     try:
-        pid = _fork_into(facts.pidfd.number) if enter else os.fork()
+        if enter and os.geteuid() and made.namespaces & namespace.CLONE_NEWUSER:
+            pid = _fork_beside(made, reader, writer)
+        else:
+            pid = _fork_into(facts.pidfd.number) if enter else os.fork()
+            if pid == 0:
+                os.close(reader)
+                _child(made, writer)
     except OSError as error:  # ENOMEM: init has ended, and its namespace takes nobody in
         os.close(reader)
         os.close(writer)
+        if isinstance(error, PermissionError):
+            raise StateError(
+                f'cannot enter the pid namespace of container "{facts.name}": {meaning(error)}',
+                hint="who is not root has to enter the user namespace too: -s with USER",
+            ) from error
         raise StateError(f'container "{facts.name}" is stopping: {meaning(error)}') from error
-    if pid == 0:
-        os.close(reader)
-        _child(made, writer)
     os.close(writer)
-    pidfd = os.pidfd_open(pid)
+    pidfd = os.pidfd_open(pid) if pid else -1
     report = _read_all(reader)
-    if report:
-        os.waitpid(pid, 0)
-        os.close(pidfd)
+    if report or not pid:
+        if pid:
+            os.waitpid(pid, 0)
+            os.close(pidfd)
         kind, _, what = report.decode(errors="surrogateescape").partition("\0")
         raise _failure(kind, what, made.argv)
     return Attached(pid, pidfd, master)
+
+
+def _fork_beside(made: attach_inside.Plan, reader: int, writer: int) -> int:
+    """The same for who has no right but in the container's user namespace: a child goes there and makes a sibling.
+
+    0: it came to no sibling, and `writer` got the reason.
+    """
+    answer, told = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if between == 0:
+        os.close(reader)
+        os.close(answer)
+        everything = made._replace(namespaces=made.namespaces | namespace.CLONE_NEWPID)
+        _child(everything, writer, lambda pid: os.write(told, str(pid).encode()))
+    os.waitpid(between, 0)
+    os.close(told)
+    os.set_blocking(answer, False)
+    try:
+        return int(os.read(answer, 20) or 0)
+    except BlockingIOError:  # the sibling has the other end, and the child in between was killed
+        return 0
+    finally:
+        os.close(answer)
 
 
 def _fork_into(pidfd: int) -> int:
@@ -260,7 +292,7 @@ def _fork_into(pidfd: int) -> int:
     return pid
 
 
-def _child(made: attach_inside.Plan, writer: int) -> NoReturn:
+def _child(made: attach_inside.Plan, writer: int, begun: Callable[[int], object] | None = None) -> NoReturn:
     entered = False
 
     def in_function() -> None:
@@ -270,6 +302,8 @@ def _child(made: attach_inside.Plan, writer: int) -> NoReturn:
 
     try:
         _restore_signals()
+        if begun is not None:
+            attach_inside.become_beside(made, in_function, begun)
         attach_inside.become(made, in_function)
     except BaseException as error:
         if entered:

@@ -71,7 +71,30 @@ def become(plan: Plan, entered: Callable[[], None]) -> NoReturn:
     entered: called before a function is run; an exec closes what must be closed by itself.
     """
     label = _leave_host(plan)
+    if plan.sched_core:
+        process.core_sched_share_from(1)  # this process is in the container's pid namespace already
     _enter(plan)
+    _begin(plan, label, entered)
+
+
+def become_beside(plan: Plan, entered: Callable[[], None], begun: Callable[[int], object]) -> NoReturn:
+    """As `become`, for an ordinary user's process, which has rights only in the container's user namespace.
+
+    It enters that before the pid namespace, and so is not in this itself: its sibling does the rest, whose pid `begun`
+    is told.
+    """
+    label = _leave_host(plan)
+    _enter(plan)
+    pid, _pidfd = namespace.clone(0, parent=True)
+    if pid:
+        begun(pid)
+        os._exit(0)
+    if plan.sched_core:
+        process.core_sched_share_from(1)
+    _begin(plan, label, entered)
+
+
+def _begin(plan: Plan, label: int, entered: Callable[[], None]) -> NoReturn:
     _restrict(plan, label)
     if plan.function is not None:
         entered()
@@ -90,8 +113,6 @@ def _leave_host(plan: Plan) -> int:
             process.prlimit(0, limit, soft, hard)
         except OSError as error:
             raise SecurityError(f"lxc.prlimit.{limit}: cannot set {soft}:{hard}: {meaning(error)}") from error
-    if plan.sched_core:
-        process.core_sched_share_from(1)  # this process is in the container's pid namespace already
     if not plan.label:
         return -1
     if plan.label.startswith(b"exec "):  # AppArmor's; it has files of its own since Linux 5.1
@@ -140,9 +161,10 @@ def _enter_leaf(directory: int) -> None:
 
 
 def _hand_over(directory: int, leaf: str) -> None:
-    """The leaf belongs to whom the container's group belongs, as one made inside would."""
+    """The leaf belongs to whom the container's group belongs, as one made inside would; a user's to itself."""
     owner = os.stat("cgroup.procs", dir_fd=directory)
-    if owner.st_uid or owner.st_gid:
+    made = os.stat(leaf, dir_fd=directory)
+    if (owner.st_uid, owner.st_gid) != (made.st_uid, made.st_gid) and os.geteuid() == 0:
         for name in ("", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control"):
             os.chown(f"{leaf}{name}", owner.st_uid, owner.st_gid, dir_fd=directory)
 

@@ -28,8 +28,17 @@ def allocate(facts: Facts) -> tuple[Fd, Fd]:
         pty.copy_window_size(number, master.number)  # before the command asks for it
         break
     if facts.root_ids is not None:
-        os.fchown(slave.number, facts.root_ids[0], -1)  # else it would belong to nobody inside
+        _give(slave, facts.root_ids[0])  # else it would belong to nobody inside
     return master, slave
+
+
+def _give(slave: Fd, uid: int) -> None:
+    if os.geteuid() == 0:
+        os.fchown(slave.number, uid, -1)
+        return
+    from lxcpy.runtime import mapped
+
+    mapped.apart(lambda: os.fchown(slave.number, uid, -1))
 
 
 def _multiplexer(facts: Facts) -> Fd | None:

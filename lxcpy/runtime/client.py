@@ -7,6 +7,7 @@ something to adopt, so that a question about stopped containers costs no process
 from __future__ import annotations
 
 import _socket as socket  # the C half: the whole module costs a light command 6 ms
+import errno
 import os
 import sys
 from struct import Struct
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _INT = Struct("i")
+USERS = ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")  # what an ordinary user's places depend on
 READY_TIMEOUT = 20.0  # seconds a new supervisor may take
 
 
@@ -146,7 +148,10 @@ def connect_running() -> Client | None:
         return None
     except PermissionError:
         sock.close()
-        raise StateError("containers need root here", hint="run the command with sudo") from None
+        raise StateError(
+            f'the supervisor of "{paths.run_dir()}" is another user\'s: Permission denied',
+            hint="run the command with sudo, or without LXCPY_RUN_DIR and with an XDG_RUNTIME_DIR of your own",
+        ) from None
     return Client(sock)
 
 
@@ -173,17 +178,20 @@ def connect() -> Client:
 
 def spawn() -> None:
     """Start a supervisor and wait until it answers. Raises StateError with what it said."""
-    if os.geteuid() != 0:
-        raise StateError("containers need root here", hint="run the command with sudo")
     try:
-        os.makedirs(paths.run_dir(), 0o711, exist_ok=True)
+        os.makedirs(paths.run_dir(), 0o700 if os.geteuid() else 0o711, exist_ok=True)
+        if os.stat(paths.run_dir()).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user")
         logfile = os.open(
             os.path.join(paths.run_dir(), "supervisor.log"),
             os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
             0o600,
         )
     except OSError as error:
-        raise StateError(f'cannot use the run directory "{paths.run_dir()}": {error.strerror}') from error
+        raise StateError(
+            f'cannot use the run directory "{paths.run_dir()}": {error.strerror}',
+            hint="XDG_RUNTIME_DIR must name a directory of your own" if os.geteuid() else None,
+        ) from error
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -218,6 +226,8 @@ def _become_supervisor(logfile: int, reader: int, writer: int) -> None:
         )
         keep = ("LXCPY_RUN_DIR", "LXCPY_CACHE_DIR", "LXCPY_IDLE", "LANG")
         environment = {name: os.environ[name] for name in keep if name in os.environ}
+        if os.geteuid():
+            environment.update((name, os.environ[name]) for name in USERS if name in os.environ)
         environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         os.execve(sys.executable, ["lxcpy-supervisor", "-IS", "-c", code], environment)
     finally:

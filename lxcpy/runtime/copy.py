@@ -29,6 +29,7 @@ from lxcpy.runtime import (
     lock,
     lookup,
     making,
+    mapped,
     partial,
     pending,
 )
@@ -93,9 +94,9 @@ class Build(NamedTuple):
     in_place: bool = False  # it takes the place of a container of its name, which lives on if that fails
 
 
+@mapped.with_ids
 def copy(request: Request) -> None:
     """Make the copy. Raises making.Taken where another has the name, LxcpyError; nothing is left behind."""
-    check_root()
     settle(request.lxcpath, request.name)
     with held(request.lxcpath, request.name, needed=request.config is None):
         source = load_source(request.lxcpath, request.name, request.config)
@@ -123,12 +124,6 @@ def copy(request: Request) -> None:
             fill(build, undo)
             if request.adapt is not None:
                 _adapt(request.adapt, directory)
-
-
-def check_root() -> None:
-    """Raises StateError for anybody else."""
-    if os.geteuid():
-        raise StateError("containers need root here", hint="run the command with sudo")
 
 
 def settle(lxcpath: str, name: str) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lxcpy import storage
+from lxcpy import paths, storage
 from lxcpy.bootstrap import imagedownload, script
 from lxcpy.bootstrap import template as templates
 from lxcpy.bootstrap.create import bootstrap
@@ -21,13 +21,14 @@ from lxcpy.bootstrap.rootfscache import Trees
 from lxcpy.config import load as config_load
 from lxcpy.config import system
 from lxcpy.config.file import ConfigFile
-from lxcpy.errors import ConfigError, StateError, UsageError, meaning
+from lxcpy.config.model import Config
+from lxcpy.errors import ConfigError, UsageError, meaning
 from lxcpy.kernel import idmap
-from lxcpy.runtime import destroy, ids, lookup, making
+from lxcpy.runtime import destroy, ids, lookup, making, mapped
 from lxcpy.storage import blob
 from lxcpy.storage.base import Shift
 from lxcpy.storage.copy import copy_tree
-from lxcpy.storage.tree import remove_tree
+from lxcpy.storage.tree import give_tree, remove_tree
 
 _LOGIN = re.compile(r"://[^/\s,]*@")
 
@@ -47,10 +48,9 @@ class Request(NamedTuple):
     apart: bool = False  # standard output is for the progress alone: a script's words go to standard error
 
 
+@mapped.with_ids
 def create(request: Request) -> str:
     """Make the container; the path of its root filesystem, "" without one. Raises LxcpyError with nothing left."""
-    if os.geteuid():
-        raise StateError("containers need root here", hint="run the command with sudo")
     start = _begin_config(request)
     template = None if request.template == "none" else find_template(request.template)
     destroy.clear_leftover(request.lxcpath, request.name)
@@ -111,10 +111,11 @@ def _begin_config(request: Request) -> str:
         if request.config:
             what = f'cannot read the config "{path}": No such file or directory'
             raise ConfigError(what, hint="-f names it") from None
+        ids.check_user(Config())
         return ""
     except OSError as error:
         raise ConfigError(f'cannot read the config "{path}": {meaning(error)}') from error
-    config_load.load(path)
+    ids.check_user(config_load.load(path))
     return text
 
 
@@ -125,7 +126,7 @@ def _make_storage(request: Request, config: ConfigFile) -> str:
     uids, gids = _ranges(config)
     if uids:
         # as LXC: the container's root must be able to pass its directory
-        os.chown(os.path.join(request.lxcpath, request.name), *ids.root(uids, gids))
+        ids.give(os.path.join(request.lxcpath, request.name), ids.root(uids, gids))
     text = storage.backend(kind).create(rootfs, owner=ids.root(uids, gids))
     config.set("lxc.rootfs.path", text)
     return rootfs
@@ -150,15 +151,26 @@ def _run_template(request: Request, template: Any, rootfs: str, config_path: str
             gids=gids,
         )
         return
-    bootstrap(
-        template,
-        request.words,
-        target=rootfs,
-        config_path=config_path,
-        name=request.name,
-        progress=request.progress or Silent(),
-        trees=_trees(ConfigFile.load(config_path)),
-    )
+    def fill(trees: Trees) -> None:
+        progress = request.progress or Silent()
+        bootstrap(
+            template, request.words, target=rootfs, config_path=config_path, name=request.name, progress=progress,
+            trees=trees,
+        )  # fmt: skip
+
+    config = ConfigFile.load(config_path)
+    if os.geteuid() == 0:
+        fill(_trees(config))
+        return
+
+    def fill_inside(uid: int, gid: int) -> None:
+        try:
+            verbs = (copy_tree, remove_tree, blob.pack, blob.unpack, blob.usable)
+            fill(Trees(*verbs, fingerprint=blob.fingerprint, inside=True))
+        finally:
+            give_tree(paths.cache_dir(), uid, gid)  # to who may want to remove it
+
+    mapped.as_root(fill_inside, *_ranges(config))
 
 
 def _trees(config: ConfigFile) -> Trees:

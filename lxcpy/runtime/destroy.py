@@ -8,10 +8,11 @@ from lxcpy import storage
 from lxcpy.config import load as config_load
 from lxcpy.config.model import Config
 from lxcpy.errors import ConfigError, StateError, StorageError, meaning
-from lxcpy.runtime import clones, hooks, lock, lookup, making, partial, pending, snapnames, state
+from lxcpy.runtime import clones, hooks, lock, lookup, making, mapped, partial, pending, snapnames, state
 from lxcpy.storage.tree import remove_tree
 
 
+@mapped.with_ids
 def destroy(lxcpath: str, name: str, *, running: bool = False) -> None:
     """Remove container `name`. Refused while it has snapshots, or clones that depend on it.
 
@@ -34,6 +35,7 @@ def destroy(lxcpath: str, name: str, *, running: bool = False) -> None:
         pass  # another was faster
 
 
+@mapped.with_ids
 def destroy_all(lxcpath: str, name: str) -> None:
     """Remove container `name` with its snapshots and all clones that depend on it or on those.
 

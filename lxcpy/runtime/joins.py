@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxcpy import log, paths, storage
@@ -250,7 +251,9 @@ def check_rootfs(config: Config) -> None:
         try:
             os.makedirs(paths.ROOTFS_MOUNT, 0o755, exist_ok=True)
         except OSError as error:
-            raise RootfsError(f'cannot make the mount point "{paths.ROOTFS_MOUNT}": {meaning(error)}') from error
+            hint = "lxc.rootfs.mount names another place; as root, mkdir -p makes this one" if os.geteuid() else None
+            what = f'cannot make the mount point "{paths.ROOTFS_MOUNT}": {meaning(error)}'
+            raise RootfsError(what, hint=hint) from error
     kind, source = storage.parse(config.rootfs.path)
     if kind == "dir" and not os.path.isdir(source):
         what = "is missing" if not os.path.lexists(source) else "is not a directory"
@@ -274,6 +277,7 @@ def rootfs_facts(config: Config, options: Options, *, spaces: Namespaces, cgroup
         backend=backend,
         mount=config.rootfs.mount or paths.ROOTFS_MOUNT,
         userns="user" in spaces.new or "user" in spaces.share,
+        ordinary=os.geteuid() != 0,
         cgroup_namespace="cgroup" in spaces.new,
         cgroups=tuple(
             rootfs_plan.Hierarchy(mount, version, tuple(controllers), cgroups["payload"][mount])
@@ -299,9 +303,12 @@ def map_mount(tree: Fd, namespace: str, pid: int) -> int:
 # -- network -------------------------------------------------------------------------------------------------------
 
 
-def plan_network(config: Config, name: str) -> network_plan.NetworkPlan:
+def plan_network(config: Config, name: str, lxcpath: str) -> network_plan.NetworkPlan:
     """The links of a container. Raises NetworkError."""
-    return network_plan.plan(config.net, network_facts.gather(config.net), config.at)
+    facts = network_facts.gather(config.net)
+    if os.geteuid():
+        facts = replace(facts, ordinary=(lxcpath, name))
+    return network_plan.plan(config.net, facts, config.at)
 
 
 def network_script(environment: Mapping[str, str], *, fatal: bool = True) -> Callable[[Script], None]:
@@ -328,12 +335,7 @@ def network_script(environment: Mapping[str, str], *, fatal: bool = True) -> Cal
 
 def netlink_in(netns: Fd) -> socket.socket:
     """A netlink socket of another network namespace; the calling thread comes back. Raises OSError."""
-    with Fd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as own:
-        namespace.setns(netns.number, namespace.NAMESPACES["net"])
-        try:
-            return network_addresses.open_socket()
-        finally:
-            namespace.setns(own.number, namespace.NAMESPACES["net"])
+    return network_addresses.open_socket_in(netns.number)
 
 
 def addresses(sock: socket.socket) -> list[list[str]]:

@@ -18,8 +18,8 @@ from lxcpy.cgroups import tree as cgroup_tree
 from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, StateError, from_dict, meaning
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.network import links
-from lxcpy.runtime import hooks, ids, init, joins, lock, monitor, state
+from lxcpy.network import links, undo
+from lxcpy.runtime import hooks, ids, init, joins, lock, mapped, monitor, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
@@ -87,6 +87,7 @@ class Launch:
         self.clean = self.more and not (hooked or config.monitor.unshare or config.cgroup.dirs.monitor)
         self.spaces = joins.namespaces(config, options.share)
         uid_ranges, gid_ranges = ids.ranges(config)
+        ids.check_user(config, self.spaces)
         self.uid_ranges, self.gid_ranges = uid_ranges, gid_ranges
         self.owner = ids.root(uid_ranges, gid_ranges)
         self.layout = cgroup_layout.detect()
@@ -101,7 +102,9 @@ class Launch:
                 self.layout, relative=config.cgroup.relative, caller=options.caller or None
             ),
         )
-        self.network = joins.plan_network(config, options.name)
+        for group in self.cgroups.left_out:
+            LOG.warn(f"no control group of the container's own in {group}: it belongs to another user")
+        self.network = joins.plan_network(config, options.name, options.lxcpath)
         self.record = {
             "version": 1,
             "name": options.name,
@@ -168,7 +171,7 @@ class Launch:
         self._clone(child)
         if self.uid_ranges or self.gid_ranges:
             self._map_ids()
-            cgroup_tree.delegate(self.record["cgroups"], *self.owner)
+            mapped.with_ids(cgroup_tree.delegate)(self.record["cgroups"], *self.owner)
         self._limits()
         self.channel.send({"go": "mapped"})
         netns = self._network(environment)
@@ -214,6 +217,10 @@ class Launch:
         try:
             idmap.write_maps(self.pid, self.uid_ranges, self.gid_ranges)
         except OSError as error:
+            if os.geteuid():
+                refusal = mapped.cannot_map(error, what="lxc.idmap")
+                refusal.at = self.config.at("lxc.idmap", 0)
+                raise refusal from error
             raise SecurityError(
                 f"lxc.idmap: the kernel refused the id map: {meaning(error)}",
                 at=self.config.at("lxc.idmap", 0),
@@ -317,7 +324,8 @@ class Launch:
             fds.append(console.number)
         fds += [tty.number for tty in ttys]
         names = []
-        if self.config.hook.stop or any(nic.type == "phys" or nic.script_down for nic in self.config.net):
+        scripts = self.config.hook.stop or any(nic.script_down for nic in self.config.net)
+        if scripts or undo.needs_netns(self.record["network"]):
             for name in joins.HOOK_NAMESPACES:
                 if name in self.spaces.new:
                     names.append(name)

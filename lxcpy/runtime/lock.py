@@ -50,7 +50,7 @@ def lxc(directory: str) -> Iterator[None]:
 
     Only for a moment: every lxc-* command waits for it. Raises OSError, StateError where one of those keeps it.
     """
-    path = f"{paths.LXC_LOCKS}{os.path.dirname(directory)}/.{os.path.basename(directory)}"
+    path = f"{paths.lxc_locks()}{os.path.dirname(directory)}/.{os.path.basename(directory)}"
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
     with Fd(os.open(path, flags, 0o600)) as file:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 
+from lxcpy import paths
 from lxcpy.kernel.record import NamedTuple  # typing's costs more than the rest of a light command
 
 # fmt: off
@@ -130,16 +131,7 @@ def monitor_socket_name(lxcpath: str) -> bytes:
 
 def monitor_fifo(lxcpath: str) -> str:
     """The fifo in which lxc-monitord reads what happens to the containers of an lxcpath."""
-    return f"{_lxc_run_dir()}/lxc/{lxcpath}/monitor-fifo"
-
-
-def _lxc_run_dir() -> str:
-    import os
-
-    if os.getuid() == 0:
-        return "/run"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return runtime or f"{os.environ.get('HOME', '')}/.cache/lxc/run"
+    return f"{paths.lxc_run_dir()}/lxc/{lxcpath}/monitor-fifo"
 
 
 def request(command: int, data: bytes = b"", value: int = 0) -> bytes:

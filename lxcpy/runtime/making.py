@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from lxcpy.errors import LxcpyError, StateError, StorageError, meaning
 from lxcpy.log import Log
-from lxcpy.runtime import lock, partial
+from lxcpy.runtime import ids, lock, partial
 from lxcpy.storage.tree import remove_tree, spread
 
 LOG = Log("create")
@@ -34,11 +34,11 @@ def made(lxcpath: str, name: str, *, owner: tuple[int, int] | None = None, empty
             undo.callback(attempt, _remove_new, directory, set(os.listdir(directory)))
             os.chmod(directory, 0o770)
             if owner is not None:
-                os.chown(directory, *owner)
+                ids.give(directory, owner)
             mark = partial.take(lxcpath, name)
             locks.callback(os.close, mark)  # it goes with its lock
         except OSError as error:
-            hint = "run the command with sudo" if os.geteuid() else "check that the file system is writable"
+            hint = "-P names another directory" if os.geteuid() else "check that the file system is writable"
             raise StorageError(f'cannot make "{directory}": {meaning(error)}', hint=hint) from error
         yield undo
         os.unlink(partial.path(lxcpath, name))

@@ -15,7 +15,8 @@ def path(lxcpath: str, name: str) -> str:
 
 def take(lxcpath: str, name: str) -> int:
     """Make and lock the mark; its descriptor, which holds the lock. Raises StateError, OSError."""
-    mark = os.open(path(lxcpath, name), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o000)
+    mode = 0o600 if os.geteuid() else 0o000  # root needs no right to look at it
+    mark = os.open(path(lxcpath, name), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
     # a lock of the open file description, as LXC takes it: it ends with the last copy of the descriptor
     fcntl.lockf(mark, fcntl.LOCK_EX | fcntl.LOCK_NB) if not hasattr(fcntl, "F_OFD_SETLK") else _ofd_lock(mark)
     return mark

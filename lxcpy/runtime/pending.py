@@ -54,8 +54,14 @@ def settle(lxcpath: str, name: str) -> None:
     directory = os.path.join(lxcpath, name)
     if not left(directory):
         return
+    from lxcpy.runtime import mapped
+
+    mapped.with_ids(_settle)(lxcpath, name)
+
+
+def _settle(lxcpath: str, name: str) -> None:
     try:
-        with lock.hold(directory):
+        with lock.hold(os.path.join(lxcpath, name)):
             finish(lxcpath, name)
     except FileNotFoundError:
         pass  # renamed meanwhile

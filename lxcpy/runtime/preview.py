@@ -19,6 +19,7 @@ def preview(values: dict[str, Any]) -> list[str]:
     hooks.check_environment(config, options.environ)
     spaces = joins.namespaces(config, options.share)
     uids, gids = ids.ranges(config)
+    ids.check_user(config, spaces)
     cgroups = cgroup_plan.plan(
         config.cgroup,
         name=options.name,
@@ -27,7 +28,7 @@ def preview(values: dict[str, Any]) -> list[str]:
         use=joins.cgroup_use(),
         owner=ids.root(uids, gids),
     )
-    network = joins.plan_network(config, options.name)
+    network = joins.plan_network(config, options.name, options.lxcpath)
     joins.check_rootfs(config)
     rootfs = rootfs_plan.plan(config, joins.rootfs_facts(config, options, spaces=spaces, cgroups=cgroups.record()))
     sections = {

@@ -14,19 +14,31 @@ from lxcpy.config.lines import read
 from lxcpy.config.model import Config
 from lxcpy.errors import StateError, StorageError, meaning
 from lxcpy.log import Log
-from lxcpy.runtime import clones, copy, copyconfig, copyfiles, copynames, destroy, lookup, making, pending, snapnames
+from lxcpy.runtime import (
+    clones,
+    copy,
+    copyconfig,
+    copyfiles,
+    copynames,
+    destroy,
+    lookup,
+    making,
+    mapped,
+    pending,
+    snapnames,
+)
 from lxcpy.runtime.state import forget_restart
 
 LOG = Log("copy")
 
 
+@mapped.with_ids
 def rename(lxcpath: str, name: str, new_name: str, arguments: Sequence[str] = (), *, keep_name: bool = False) -> None:
     """Give container `name` another name. Raises LxcpyError, and it has the old one then.
 
     arguments: of the clone hooks, which run as for a copy; the destroy hooks run before, with the old name.
     keep_name: whether its host name stays.
     """
-    copy.check_root()
     copy.settle(lxcpath, name)
     destroy.clear_leftover(lxcpath, new_name)
     old, new = os.path.join(lxcpath, name), os.path.join(lxcpath, new_name)

@@ -7,16 +7,16 @@ import shutil
 import time
 
 from lxcpy.errors import LxcpyError, StateError, UsageError
-from lxcpy.runtime import copy, destroy, lookup, making, partial, pending, restore
+from lxcpy.runtime import copy, destroy, lookup, making, mapped, partial, pending, restore
 from lxcpy.runtime.snapnames import folder, names, unfinished
 
 
+@mapped.with_ids
 def take(lxcpath: str, name: str, comment: str | None = None, config: str | None = None) -> str:
     """Take a snapshot of a stopped container; its name, the first free one of snap0, snap1 and so on.
 
     comment: a file that is kept with it. config: another config file of the container's. Raises LxcpyError.
     """
-    copy.check_root()
     if comment is not None and not os.access(comment, os.R_OK):
         raise UsageError(f'the comment "{comment}" cannot be read', hint="-c names a file")
     copy.settle(lxcpath, name)
@@ -56,9 +56,9 @@ def _dated(directory: str, content: str, comment: str | None) -> str:
     return content
 
 
+@mapped.with_ids
 def put_back(lxcpath: str, name: str, snapshot: str, new_name: str | None = None) -> None:
     """Make the container what it was, or a new container `new_name` of the snapshot. Raises LxcpyError."""
-    copy.check_root()
     pending.settle(lxcpath, name)
     path = folder(lxcpath, name)
     _check(lxcpath, name, snapshot)
@@ -69,6 +69,7 @@ def put_back(lxcpath: str, name: str, snapshot: str, new_name: str | None = None
     copy.copy(copy.Request(snapshot, path, new_name, lxcpath, snapshot=kind != "dir", backing=kind))
 
 
+@mapped.with_ids
 def delete(lxcpath: str, name: str, snapshot: str) -> None:
     """Delete a snapshot. Raises StateError where there is none, or something depends on it; LxcpyError."""
     pending.settle(lxcpath, name)
@@ -76,6 +77,7 @@ def delete(lxcpath: str, name: str, snapshot: str) -> None:
     destroy.destroy(folder(lxcpath, name), snapshot)
 
 
+@mapped.with_ids
 def delete_all(lxcpath: str, name: str) -> None:
     """Delete every snapshot that can be deleted. Raises the LxcpyError of the first that cannot."""
     pending.settle(lxcpath, name)

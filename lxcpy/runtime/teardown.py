@@ -17,7 +17,7 @@ from lxcpy.config.load import load_text
 from lxcpy.config.model import Config
 from lxcpy.errors import HookError, LxcpyError
 from lxcpy.network import links
-from lxcpy.runtime import hooks, joins, state
+from lxcpy.runtime import hooks, joins, mapped, state
 from lxcpy.runtime.monitor import NAMESPACE, Monitor, open_log
 from lxcpy.security import apparmor
 
@@ -72,7 +72,7 @@ def teardown(
     if monitor is not None:
         monitor.leave()
     if record.get("cgroups"):
-        for left in cgroup_tree.remove(record["cgroups"]):
+        for left in remove_groups(record["cgroups"]):
             clean = False
             LOG.error(f"control group {left} could not be removed")
     _remove_pidfile(record)
@@ -149,6 +149,17 @@ def _remove_network(record: state.Record, environment: Mapping[str, str], netns:
     except (LxcpyError, OSError) as error:
         LOG.error(str(error))
         return False
+
+
+def remove_groups(cgroups: dict[str, Any]) -> list[str]:
+    """Remove a container's control groups; what remains. Those that its root made are not an ordinary user's own."""
+    left = cgroup_tree.remove(cgroups, timeout=0.0 if mapped.needed() else 2.0)
+    if left and mapped.needed():
+        try:
+            return list(mapped.apart(lambda: cgroup_tree.remove(cgroups)))
+        except (LxcpyError, OSError) as error:
+            LOG.error(str(error))
+    return left
 
 
 def _remove_pidfile(record: state.Record) -> None:

@@ -35,6 +35,19 @@ def remove_tree(path: str) -> None:
         pass
 
 
+def give_tree(path: str, uid: int, gid: int) -> None:
+    """Give a tree of one's own to another; what cannot be given stays. Links are not followed."""
+    if not os.path.isdir(path):
+        return
+    for _folder, folders, files, directory in os.fwalk(path):
+        for name in (".", *folders, *files):
+            try:
+                if os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid == os.geteuid():
+                    os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+            except OSError:
+                pass
+
+
 def mounts_in(path: str) -> list[str]:
     """The mount points at and below a path without links, as this process sees them, in the order of mounting."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:

@@ -236,7 +236,7 @@ def test_a_start_does_not_meet_a_restore(box: Define) -> None:
 def test_the_lock_of_lxc_is_waited_for(tiny: Tiny, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     """LXC takes it while it changes lxc_snapshots."""
     one = tiny()
-    path = f"{paths.LXC_LOCKS}{one.lxcpath}/.{one.name}"
+    path = f"{paths.lxc_locks()}{one.lxcpath}/.{one.name}"
     one.copy(names(), snapshot=True).destroy()
     lock = os.open(path, os.O_RDWR)
     try:

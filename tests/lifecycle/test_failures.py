@@ -132,16 +132,18 @@ def test_running_already(run: Run, box: Define) -> None:
     assert "already running" in done.stderr
 
 
-def test_not_root(bin: str, box: Define, tmp_path: Path) -> None:
+def test_not_root(bin: str, box: Define) -> None:
     one = box()
-    environment = {**os.environ, "HOME": "/nonexistent", "LXCPY_RUN_DIR": str(tmp_path / "run")}
-    for words in (("start", "-n", one.name), ("create", "-n", "new", "-t", "busybox")):
+    environment = {**os.environ, "HOME": "/nonexistent"}
+    wanted = {("start", "-n", one.name): "is another user's", ("create", "-n", "new", "-t", "busybox"): "an id map"}
+    for words, expected in wanted.items():
         argv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", f"{bin}/lxcpy-{words[0]}"]
         done = subprocess.run(
             [*argv, "-P", one.lxcpath, *words[1:]], env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 1
-        assert "containers need root here\n  hint: run the command with sudo\n" in done.stderr
+        assert expected in done.stderr, done.stderr
+        assert "\n  hint: " in done.stderr
 
 
 def test_an_unwritable_lxcpath(run: Run, name: str) -> None:

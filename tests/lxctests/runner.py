@@ -28,7 +28,7 @@ NAMESPACES = "unshare --mount --net --pid --cgroup --fork --kill-child=KILL --pr
 # the liblxc they are linked with. The text says what a test does not show here.
 MIXED = {
     "apparmor-generated": "it ends before its first command",
-    "apparmor-mount": "wants AppArmor, and containers of an ordinary user",
+    "apparmor-mount": "wants AppArmor",
     "automount": "it ends at once where there are cgroup namespaces",
     "autostart": "",
     "checkpoint-restore": "without criu it ends at once",
@@ -47,16 +47,11 @@ MIXED = {
     "snapdeps": "",
     "startone": "",
     "symlink": "",
-    "unpriv": "containers of an ordinary user",
-    "usernic": "containers of an ordinary user",
+    "unpriv": "",
+    "usernic": "",
     "usernsexec": "",
 }
 NOT_HERE = {"apparmor-mount"}  # what real LXC need not pass where nothing may be skipped
-# What lxcpy does not have yet and these tests are about: they are run, and expected to fail.
-NOT_YET = {
-    "unpriv": "lxcpy runs no containers of an ordinary user yet",
-    "usernic": "lxcpy runs no containers of an ordinary user yet",
-}
 # Programs that call liblxc and no command: with lxcpy first in PATH they would test liblxc once more, and nothing else.
 LIBLXC_ALONE = {
     "api-reboot", "apparmor", "arch-parse", "attach", "basic", "capabilities", "cgpath", "clonetest", "concurrent",
@@ -160,5 +155,5 @@ def report() -> list[str]:
     lines = [f"{'test':<20} {'real LXC':<19}  {'lxcpy':<19}  remark"]
     for name, results in sorted(TABLE.items()):
         cells = [f"{result!s:<19}" for result in results] + [" " * 19] * (2 - len(results))
-        lines.append(f"{name:<20} {'  '.join(cells)}  {NOT_YET.get(name) or MIXED[name]}".rstrip())
+        lines.append(f"{name:<20} {'  '.join(cells)}  {MIXED[name]}".rstrip())
     return [*lines, f"of liblxc alone, not run: {' '.join(sorted(LIBLXC_ALONE & installed()))}"]

@@ -41,9 +41,6 @@ def test_lxc(name: str, links: str, names: Callable[[], str]) -> None:
         if probes.must_run("lxc-tests") and name not in runner.NOT_HERE:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    if name in runner.NOT_YET:
-        assert ours.status, f"it passes: take it out of NOT_YET\n{ours.output}"
-        pytest.xfail(runner.NOT_YET[name])
     assert ours.status == 0, ours.output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from lxcpy.config.model import Nic, Veth
 from lxcpy.errors import NetworkError, Origin
 from lxcpy.network.facts import Facts, HostLink
 from lxcpy.network.names import complete_mac, random_name
-from lxcpy.network.plan import NetworkPlan, needs_netns, plan, shares_host
+from lxcpy.network.plan import NetworkPlan, plan
+from lxcpy.network.undo import needs_netns
+from lxcpy.network.usernic import UserVeth
 
 BRIDGE = HostLink("br0", 7, 1400, "bridge", "10:66:6a:00:00:00", ipv4="10.0.3.1", ipv6="fd00::1")
 ETH = HostLink("eth1", 3, 1500, "", "aa:00:00:00:00:01", "aa:00:00:00:00:02", ("enp1s0",))
@@ -294,14 +297,6 @@ def test_scripts() -> None:
     assert scripts[0].environment == {"LXC_NET_TYPE": "veth", "LXC_NET_PARENT": "br0", "LXC_NET_PEER": "web0"}
 
 
-@pytest.mark.parametrize(
-    ("nics", "shared"),
-    [([], False), ([Nic(0, "none")], True), ([Nic(0, "none"), Nic(1, "empty")], False), ([Nic(0, "veth")], False)],
-)
-def test_shares_host(nics: list[Nic], shared: bool) -> None:
-    assert shares_host(nics) is shared
-
-
 def test_empty_and_none_make_nothing() -> None:
     assert plan([Nic(0, "none")], facts()) == NetworkPlan()
     assert described(Nic(0, "empty")) == []
@@ -367,3 +362,31 @@ def test_errors(nic: Nic, what: str, line: int, hint: str | None) -> None:
 def test_open_vswitch_without_its_tool() -> None:
     error = refused(Nic(0, "veth", link="ovs0"), facts(HostLink("ovs0", 9, kind="openvswitch")))
     assert error.what == 'lxc.net.0: "ovs0" is an Open vSwitch bridge, but ovs-vsctl is not in PATH'
+
+
+def test_an_ordinary_users_veth_is_the_helpers() -> None:
+    world = replace(facts(BRIDGE), ordinary=("/home/u/c", "web"))
+    made = plan([Nic(0, "veth", "up", "br0", hwaddr="00:16:3e:00:00:01", script_up="/up", script_down="/down")], world)
+    assert made.describe() == [
+        "host: veth on br0 to eth0 in the container, by lxc-user-nic",
+        "host: run /up (net up veth br0)",
+        "host: at removal, run /down (net down veth br0)",
+        "container: lo up",
+        "container: eth0 with address 00:16:3e:00:00:01",
+        "container: eth0 up",
+    ]
+    assert plan([Nic(0, "veth")], world).host[0] == UserVeth("/home/u/c", "web", "none", "eth0")
+
+
+@pytest.mark.parametrize(
+    ("nic", "key"),
+    [
+        (Nic(0, "macvlan", link="br0"), "type = macvlan"), (Nic(0, "phys", link="br0"), "type = phys"),
+        (Nic(0, "veth", link="br0", veth=Veth(vlan_id="5")), "veth.vlan.id"),
+        (Nic(0, "veth", link="br0", veth=Veth(mode="router")), "veth.mode"),
+        (Nic(0, "veth", link="br0", l2proxy=True), "l2proxy"),
+    ],
+)  # fmt: skip
+def test_what_only_root_can_have(nic: Nic, key: str) -> None:
+    with pytest.raises(NetworkError, match=f"{key}: only root's containers can have that"):
+        plan([nic], replace(facts(BRIDGE), ordinary=("/home/u/c", "web")))
