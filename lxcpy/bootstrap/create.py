@@ -9,12 +9,14 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 from lxcpy import paths
 from lxcpy.bootstrap import (
     alpine,
     busybox,
     deb_system,
+    difference,
     imagedownload,
     local,
     locked,
@@ -128,6 +130,9 @@ def _base(job: Job, system: deb_system.System, cache: RootfsCache, values: Mappi
 
     def make(base: str) -> None:
         system.install(base, log)
+        finish(base)
+
+    def finish(base: str) -> None:
         with job._replace(tree=base).renderer(values) as renderer:
             text = renderer.text("base.sh.j2")
         system.run_script(base, text, hostname="localhost", log=log, what="the script base.sh")
@@ -135,8 +140,26 @@ def _base(job: Job, system: deb_system.System, cache: RootfsCache, values: Mappi
     if "no-cache" in job.options:
         make(job.tree)
         return
-    key = _key(system, values)
-    cache.fill(system.kind, key, job.tree, make, job.progress, anew="flush-cache" in job.options)
+    family = _family(system, values)
+
+    def renewal(about: Mapping[str, Any]) -> Callable[[str], None] | None:
+        changed = difference.between(about, system.plan, family)
+        if not changed or system.foreign or system.epoch is not None:
+            return None
+
+        def renew(base: str) -> None:
+            names = ", ".join(sorted(item.name for item in changed))
+            job.progress.message(f"the cached system is brought up to date: {names}")
+            system.upgrade(base, changed, log)
+            finish(base)
+
+        return renew
+
+    key = hashlib.sha256(f"{system.plan.digest()}\n{family}".encode()).hexdigest()[:16]
+    cache.fill(
+        system.kind, key, job.tree, make, job.progress, anew="flush-cache" in job.options, renewal=renewal,
+        about=difference.noted(system.plan, family),
+    )  # fmt: skip
 
 
 def _values(
@@ -159,15 +182,15 @@ def _ttys(config_path: str) -> int:
     return int(found[-1]) if found else 4
 
 
-def _key(system: deb_system.System, values: Mapping[str, object]) -> str:
-    """What went in: packages by hash, the template's settings and base script, the language."""
+def _family(system: deb_system.System, values: Mapping[str, object]) -> str:
+    """What went in besides the packages: the template's settings and base script, the language."""
     template = system.template
-    parts = [system.plan.digest(), str(values["locale"])]
+    parts = [str(values["locale"])]
     if system.epoch is not None:
         parts.append(f"SOURCE_DATE_EPOCH={system.epoch}")
     parts += [f"{key}={value}" for key, value in sorted(template.settings.items())]
     parts.append(_read(template.file("base.sh.j2") or ""))
-    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _read(path: str) -> str:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-from lxcpy.bootstrap import hostapt, install, keyring, machine, plan, release, reproduce, secondstage
+from lxcpy.bootstrap import difference, hostapt, install, keyring, machine, plan, release, reproduce, secondstage
 from lxcpy.bootstrap.access import Access
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
 from lxcpy.bootstrap.download import Client, Mirrors, Stale, Unavailable
+from lxcpy.bootstrap.install import Install
 from lxcpy.bootstrap.kept import KeptMirrors
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.template import Template
@@ -279,17 +280,26 @@ class System:
         """What the cache calls systems like this one."""
         return f"{self.template.name}-{self.codename}-{self.arch}" + "-foreign" * self.foreign
 
+    def upgrade(self, target: str, changed: Sequence[plan.Item], log: str) -> None:
+        """Bring an older system of the same kind to the plan (difference.py). Raises BootstrapError."""
+        difference.apply(
+            changed, self.plan, self.repositories, target, self._settings(log), store=self.store,
+            progress=self.progress,
+        )  # fmt: skip
+
     def install(self, target: str, log: str) -> None:
         """Make the system in the empty directory `target`. Raises BootstrapError."""
-        settings = install.Install(
+        install.install(
+            self.plan, self.repositories, target, self._settings(log), store=self.store, workers=self.workers,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def _settings(self, log: str) -> Install:
+        return Install(
             merged=self.codename not in self.template.words("unmerged"), persona=machine.persona(self.arch), log=log,
             foreign=self.foreign, interpreter=self._interpreter(),
             covered=tuple(self.template.pairs("covered").items()), environment=self._environment(),
             ordered=self.epoch is not None,
-        )  # fmt: skip
-        install.install(
-            self.plan, self.repositories, target, settings, store=self.store, workers=self.workers,
-            progress=self.progress,
         )  # fmt: skip
 
     def _environment(self) -> tuple[tuple[str, str], ...]:

@@ -44,6 +44,18 @@ def stanza(control: str, state: str, conffiles: Sequence[Sequence[str]], overrid
     return "\n".join(lines) + "\n\n"
 
 
+def overridden(text: str, overrides: Mapping[str, Mapping[str, str]]) -> str:
+    """A status file with Priority and Section of some packages as the archive has them."""
+    lines = []
+    found: Mapping[str, str] = {}
+    for line in text.split("\n"):
+        name, _, value = line.partition(": ")
+        if name == "Package":
+            found = overrides.get(value, {})
+        lines.append(f"{name}: {found[name]}" if name in found else line)
+    return "\n".join(lines)
+
+
 def status(unpacked: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) -> bytes:
     """The status file for (what the unpacker returned, the archive's overrides) of each package."""
     text = "".join(

@@ -134,7 +134,7 @@ def _leave_to_second_stage(root: int, plan: Plan, unpacking: Unpacking) -> None:
     for entry in found.values():
         triggers.add(entry["stem"], entry["triggers"])
     triggers.write(root)
-    write_in_root(root, _POLICY, b"#!/bin/sh\nexit 101\n", 0o755)
+    forbid_services(root)
     scripts = [
         {"name": item.name, "arch": item.arch, "stem": found[item.name]["stem"]}
         for item in sorted(plan.items, key=lambda item: item.name != "base-passwd")
@@ -155,7 +155,24 @@ def _finish(root: int, unpacking: Unpacking, *, foreign: bool) -> None:
             except OSError:
                 continue  # not merged, or something lives there after all
     if not foreign:
-        unlink_in_root(root, _POLICY)
+        allow_services(root)
+
+
+def forbid_services(root: int) -> None:
+    """Let no package start what it brings (invoke-rc.d(8)), until `allow_services`. Raises OSError."""
+    write_in_root(root, _POLICY, b"#!/bin/sh\nexit 101\n", 0o755)
+
+
+def allow_services(root: int) -> None:
+    """Raises OSError."""
+    unlink_in_root(root, _POLICY)
+
+
+def cover(chroot: Chroot, root: int, settings: Install) -> None:
+    """Let programs see others in place of those that the settings name. Raises BootstrapError, OSError."""
+    for path, source in settings.covered:
+        if exists_in_root(root, path.lstrip("/")):
+            chroot.cover(path, source)
 
 
 def _listing(root: int, stem: str) -> bytes:
@@ -204,13 +221,11 @@ class _Configuration:
 
     def run(self) -> None:
         self.progress.start("configure", total=len(self.plan.items), unit="packages")
-        write_in_root(self.root, _POLICY, b"#!/bin/sh\nexit 101\n", 0o755)
+        forbid_services(self.root)
         if exists_in_root(self.root, _HELPER.lstrip("/")):
             # Each of its dozens of calls in a first installation does nothing, in 5 ms.
             self.chroot.cover(_HELPER, "/usr/bin/true")
-        for path, source in self.settings.covered:
-            if exists_in_root(self.root, path.lstrip("/")):
-                self.chroot.cover(path, source)
+        cover(self.chroot, self.root, self.settings)
         first, second = self.plan.stage(1), self.plan.stage(2)
         self.stage(first)
         if second:

@@ -17,15 +17,19 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from lxcpy.bootstrap.cache import DRAFT, Store, open_locked
 from lxcpy.bootstrap.progress import Progress
-from lxcpy.errors import BootstrapError, meaning
+from lxcpy.errors import BootstrapError, LxcpyError, meaning
 from lxcpy.log import Log
 
 LOG = Log("bootstrap")
 _KEPT = 4  # packed trees of one kind; the longest unused go first
+
+
+Renewal = Callable[[Mapping[str, Any]], Callable[[str], None] | None]
 
 
 class Trees(NamedTuple):
@@ -61,19 +65,21 @@ class RootfsCache:
 
     def fill(
         self, kind: str, key: str, target: str, make: Callable[[str], None], progress: Progress, *, anew: bool = False,
-        about: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None, renewal: Renewal | None = None,
     ) -> None:  # fmt: skip
         """Put the tree KIND-KEY into the empty directory `target`; `make(directory)` makes it if it is not there.
 
-        anew: make it in any case. about: what to note of it, as plain data. Raises BootstrapError, and what `make` and
-        the storage raise.
+        anew: make it in any case. about: what to note of it, as plain data. renewal: takes what was noted of another
+        tree of the kind and returns what makes a copy of that into this one; None where nothing does. Raises
+        BootstrapError, and what `make` and the storage raise.
         """
         name = f"{self.directory}/{kind}-{key}"
+        fill = partial(self._fill, kind, make=make, progress=progress, renewal=None if anew else renewal)
         while anew or not self._copy(name, target, progress):
             with self._locked(name):
                 # Another process may have made it while this one waited.
                 if anew or not self.trees.usable(f"{name}.packed"):
-                    self._make(name, make, progress, about or {})
+                    self._make(name, fill, progress, about or {})
                     self._thin(kind)
                     if self._move(f"{name}.partial", target):
                         return
@@ -133,6 +139,38 @@ class RootfsCache:
             raise
         progress.finish("pack")
 
+    def _fill(
+        self, kind: str, tree: str, make: Callable[[str], None], progress: Progress, renewal: Renewal | None
+    ) -> None:
+        """Make a tree out of the newest one that renewal can use; afresh where there is none, or that fails."""
+        for path in sorted(self._entries(kind), key=_last_use, reverse=True) if renewal else ():
+            assert renewal is not None
+            if (renew := renewal(noted(path))) is None:
+                continue
+            try:
+                if self._unpack_older(path, tree):
+                    renew(tree)
+                    return
+            except LxcpyError as error:
+                progress.message(f"the cached system could not be brought up to date, so afresh: {error.what}")
+            self.empty(tree)
+            break
+        make(tree)
+
+    def _unpack_older(self, path: str, tree: str) -> bool:
+        """False where it is just made or removed: who waits for another's lock while holding one may wait forever."""
+        try:
+            lock = open_locked(f"{path.removesuffix('.packed')}.lock", fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        try:
+            if not self.trees.usable(path):
+                return False
+            self.trees.unpack(path, tree)
+            return True
+        finally:
+            os.close(lock)
+
     def _note(self, name: str, about: Mapping[str, Any]) -> None:
         digest = {"sha256": self.trees.fingerprint(f"{name}.packed")} if self.trees.fingerprint else {}
         draft = f"{name}.json.{os.getpid()}{DRAFT}"
@@ -167,7 +205,7 @@ class RootfsCache:
 
     def _thin(self, kind: str) -> None:
         """Keep the last used of a kind."""
-        for path in sorted(self._entries(kind), key=os.path.getmtime, reverse=True)[_KEPT:]:
+        for path in sorted(self._entries(kind), key=_last_use, reverse=True)[_KEPT:]:
             remove(path)
 
     @contextmanager
@@ -231,6 +269,13 @@ def remove(path: str) -> bool:
         return True
     finally:
         os.close(lock)
+
+
+def _last_use(path: str) -> float:
+    try:
+        return os.path.getmtime(path)
+    except FileNotFoundError:
+        return 0.0  # another process removed it
 
 
 def _unlink(path: str) -> None:

@@ -30,13 +30,13 @@ def create(server: Server, key: Key, tmp_path: Path) -> Creation:
     return Creation(tiny_template(tmp_path / "template"), server, key, tmp_path)
 
 
-def newer(archive: Archive, version: str = "2", *, by_hash: bool = True) -> None:
+def newer(archive: Archive, version: str = "2", *, by_hash: bool = True, depends: str = "dpkg") -> None:
     """Another version of `extra` takes the place of the one there was, as in an archive."""
     for path in (archive.root / "pool").glob("extra_*"):
         path.unlink()
     archive.stanzas = [stanza for stanza in archive.stanzas if "Package: extra\n" not in stanza]
     archive.add(
-        {"Package": "extra", "Version": version, "Depends": "dpkg"}, {"usr/share/extra": f"{version}\n".encode()}
+        {"Package": "extra", "Version": version, "Depends": depends}, {"usr/share/extra": f"{version}\n".encode()}
     )
     shutil.rmtree(archive.root / "dists")
     archive.publish("tiny", fields={"Suite": "stable", "Date": date(int(version))}, by_hash=by_hash)
@@ -131,6 +131,19 @@ def test_a_kill_leaves_a_cache_that_works(create: Creation, cache: Path, module:
     assert not list((cache / "rootfs").glob("*.partial"))
     assert extra(create()) == "extra\n"
     assert len(list((cache / "rootfs").glob("*.packed"))) == 1
+
+
+@pytest.mark.parametrize("function", ["apply", "_fetched", "_run"])
+def test_a_kill_while_a_tree_is_brought_up_to_date(
+    archive: Archive, create: Creation, cache: Path, function: str
+) -> None:
+    create()
+    newer(archive, depends="dpkg, virtual")
+    assert create.start(10, kill=("lxcpy.bootstrap.difference", function)).wait() == -signal.SIGKILL
+    assert whole(cache)
+    assert extra(create()) == "2\n"
+    assert not list((cache / "rootfs").glob("*.partial"))
+    assert len(list((cache / "rootfs").glob("*.packed"))) == 2
 
 
 def test_a_kill_while_a_tree_is_copied(create: Creation, cache: Path) -> None:
