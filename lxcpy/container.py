@@ -6,11 +6,10 @@ Import-light: the light commands are calls of this class. What a verb needs beyo
 from __future__ import annotations
 
 import os
-import time
 
 from lxcpy import paths
 from lxcpy.errors import StateError
-from lxcpy.runtime import client, lookup, lxcclient
+from lxcpy.runtime import client, lookup, lxcclient, stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,12 +65,10 @@ class Container:
 
         `ours` tells whether our supervisor runs it; a real LXC's monitor knows state and pid alone.
         """
-        supervisor = client.connect_if_any()
-        if supervisor is not None:
-            with supervisor:
-                found = supervisor.ask("get", lxcpath=self.lxcpath, name=self.name, detail=detail)["container"]
-                if found and (found["state"] != "STOPPED" or found.get("restart")):
-                    return {**found, "ours": True}
+        answer = client.ask_if_any("get", lxcpath=self.lxcpath, name=self.name, detail=detail)
+        found = answer and answer["container"]
+        if found and (found["state"] != "STOPPED" or found.get("restart")):
+            return {**found, "ours": True}
         return lxcclient.command(self.lxcpath, self.name).now()
 
     @property
@@ -183,15 +180,7 @@ class Container:
 
     def signal(self, kind: str) -> None:
         """Send init the signal for halt, reboot or stop, as its config defines it. Raises StateError when stopped."""
-        supervisor = client.connect_if_any()
-        if supervisor is not None:
-            with supervisor:
-                if supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]:
-                    supervisor.ask("signal", lxcpath=self.lxcpath, name=self.name, signal=kind)
-                    return
-        from lxcpy.runtime import foreign
-
-        foreign.signal(self.lxcpath, self.name, kind)
+        stopping.signal(self.lxcpath, self.name, kind)
 
     def wait(self, states: Iterable[str], timeout: float | None = None, *, change: bool = False) -> str | None:
         """Wait until one of `states` is reached: which, None after `timeout` seconds.
@@ -204,30 +193,21 @@ class Container:
 
     def shutdown(self, timeout: float | None = 60) -> bool:
         """Ask init to halt and wait: did it stop within `timeout` seconds (None: for ever; 0: not waited for)?"""
-        self.signal("halt")
-        return timeout == 0 or self.wait(["STOPPED"], timeout) is not None
+        if timeout == 0:
+            self.signal("halt")
+            return True
+        return stopping.stop(self.lxcpath, self.name, "halt", timeout)
 
     def kill(self, timeout: float | None = None) -> bool:
         """Send lxc.signal.stop and wait until it is STOPPED."""
-        self.signal("stop")
-        return self.wait(["STOPPED"], timeout) is not None
+        return stopping.stop(self.lxcpath, self.name, "stop", timeout)
 
     def reboot(self, timeout: float | None = 60) -> bool:
         """Ask init to reboot and wait until it runs again; 0 does not wait."""
         if timeout == 0:
             self.signal("reboot")
             return True
-        pid = self.init_pid
-        self.signal("reboot")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = 1.0 if deadline is None else deadline - time.monotonic()
-            # looked at now and then: it may have rebooted between the question for its pid and the wait
-            reached = self.wait(["RUNNING", "STOPPED"], min(left, 1.0), change=self.init_pid == pid)
-            if self.init_pid not in (0, pid):
-                return True
-            if reached == "STOPPED" or left <= 0:
-                return False
+        return stopping.reboot(self.lxcpath, self.name, timeout)
 
     def freeze(self) -> None:
         """Stop every process until thawed. Raises StateError when it is not running."""
@@ -363,12 +343,9 @@ def awaiting(lxcpath: str) -> list[str]:
 def states(lxcpath: str, **detail: bool) -> dict[str, dict[str, Any]]:
     """Every container of an lxcpath that is not STOPPED, ours and real LXC's, as `Container.describe` says it."""
     found: dict[str, dict[str, Any]] = {}
-    supervisor = client.connect_if_any()
-    if supervisor is not None:
-        with supervisor:
-            for one in supervisor.ask("list", lxcpath=lxcpath, detail=detail)["containers"]:
-                if one["state"] != "STOPPED":
-                    found[one["name"]] = {**one, "ours": True}
+    for one in (client.ask_if_any("list", lxcpath=lxcpath, detail=detail) or {"containers": ()})["containers"]:
+        if one["state"] != "STOPPED":
+            found[one["name"]] = {**one, "ours": True}
     for name in lxcclient.running(lxcpath):
         if name not in found and (one := lxcclient.command(lxcpath, name).now()):
             found[name] = one

@@ -92,7 +92,7 @@ def run(args: Args) -> int:
         return 0
     started = container.start(**settings, foreground=args.foreground)
     if started.already:
-        raise _running(container)
+        raise _running(container, started.pid)
     if not args.quiet:
         for warning in started.warnings:
             sys.stderr.write(f"lxcpy-start: {args.name}: warning: {warning}\n")
@@ -104,9 +104,9 @@ def run(args: Args) -> int:
     return 0
 
 
-def _running(container: Container) -> StateError:
-    """What a start of a running container says; LXC ends with 0 then."""
+def _running(container: Container, pid: int) -> StateError:
+    """What a start of a running container says; LXC ends with 0 then. pid: of its init; 0 where LXC runs it."""
     name = container.name
     error = StateError(f"{name} is already running", hint=f"lxcpy-attach -n {name} enters it")
-    error.code = 0 if container.state != "STOPPED" else 1  # its monitor is about to end, and nothing runs then
+    error.code = 0 if pid or container.state != "STOPPED" else 1  # LXC's monitor is about to end, and nothing runs then
     return error

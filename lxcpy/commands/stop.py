@@ -6,6 +6,10 @@ from lxcpy.cli.options import Args as CommonArgs
 from lxcpy.cli.options import Command, Option, seconds
 from lxcpy.errors import StateError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxcpy.container import Container
+
 
 class Args(CommonArgs):
     reboot: bool
@@ -67,9 +71,24 @@ def run(args: Args) -> int:
     found = container.describe()
     due = found is not None and found.get("restart") and not args.reboot  # then a stop calls the restart off
     if (found is None or found["state"] == "STOPPED") and not due:
-        error = StateError(f"{args.name} is not running")
-        error.code = 2
-        raise error
+        raise not_running(args.name)
+    try:
+        return end(args, container, timeout)
+    except StateError as error:
+        if error.what.endswith("is not running"):  # another command was faster
+            raise not_running(args.name) from None
+        raise
+
+
+def not_running(name: str) -> StateError:
+    """What there is to say of a stopped container, with LXC's exit status."""
+    error = StateError(f"{name} is not running")
+    error.code = 2
+    return error
+
+
+def end(args: Args, container: Container, timeout: int) -> int:
+    """Do it; the exit status. Raises StateError."""
     wait = None if timeout < 0 else float(timeout)
     if args.kill:
         return 0 if container.kill() else 1

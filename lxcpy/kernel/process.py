@@ -165,6 +165,18 @@ def start_time(pid: int) -> int:
     return int(_stat_fields(pid)[22 - 3])
 
 
+def in_group(group: int) -> list[int]:
+    """The processes of a process group, as /proc shows them."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(_stat_fields(pid)[5 - 3]) == group:
+                found.append(int(pid))
+        except OSError:
+            continue  # gone meanwhile
+    return found
+
+
 def blocked_signals(pid: int) -> int:
     """The mask of signals the process blocks (bit 0 is signal 1). Raises OSError."""
     with open(f"/proc/{pid}/status", "rb") as file:

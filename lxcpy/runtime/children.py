@@ -28,6 +28,7 @@ class Ending(NamedTuple):
     what: str = ""  # a row of ENDINGS; "": nothing
     live: Live | None = None
     reboot: bool = False  # of a teardown: the container is to start again
+    bare: bool = False  # of a teardown or undo: it runs no hooks, for an earlier one was killed
 
 
 NOTHING = Ending()
@@ -35,8 +36,8 @@ NOTHING = Ending()
 ENDINGS: dict[str, Callable[[Any, Ending, int | None], None]] = {
     "": lambda live, ending, status: None,
     "init": lambda live, ending, status: live.ended(status),
-    "teardown": lambda live, ending, status: live.torn_down(ending.reboot and status == 0),
-    "undo": lambda live, ending, status: live.undone(),
+    "teardown": lambda live, ending, status: live.torn_down(ending, status),
+    "undo": lambda live, ending, status: live.undone(ending, status),
 }
 RETRY = 1.0  # seconds
 

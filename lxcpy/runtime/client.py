@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _INT = Struct("i")
+ATTEMPTS = 3  # supervisors that are asked the same question
 USERS = ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")  # what an ordinary user's places depend on
 READY_TIMEOUT = 20.0  # seconds a new supervisor may take
 
@@ -125,7 +126,7 @@ class Lost(StateError):
     """The supervisor went away in the middle of an answer."""
 
 
-def lost() -> LxcpyError:
+def lost() -> Lost:
     """The error for that."""
     return Lost(
         "the supervisor ended before it answered",
@@ -161,6 +162,24 @@ def connect_if_any() -> Client | None:
     if client is None and state.any_records():
         return connect()
     return client
+
+
+def ask_if_any(do: str, **values: Any) -> dict[str, Any] | None:
+    """The answer to a question, which changes nothing: when the supervisor is killed meanwhile, the next one is asked.
+
+    None where there is no supervisor, and nothing for it to look after.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        client = connect_if_any()
+        if client is None:
+            return None
+        try:
+            with client:
+                return client.ask(do, **values)
+        except Lost:
+            if not left:
+                raise
+    return None
 
 
 def connect() -> Client:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lxcpy.runtime.supervisor import Supervisor
 
 LOG = log.Log("handover")
-VERSION = 1  # of the data; another one is refused, and the old code goes on
+VERSION = 2  # of the data; another one is refused, and the old code goes on
 
 Data = Mapping[str, Any]
 
@@ -57,7 +57,7 @@ class Packer:
             "containers": [self._live(live) for live in self.containers],
             "subscribers": [[self._client(one.connection), one.number] for one in supervisor.subscribers],
             "children": [
-                [pid, keep(pidfd), ending.what, self._container(ending.live), ending.reboot]
+                [pid, keep(pidfd), ending.what, self._container(ending.live), ending.reboot, ending.bare]
                 for pid, (pidfd, ending) in supervisor.children.known.items()
             ],
             "queue": [self._container(starting.live) for starting in supervisor.queue],
@@ -73,7 +73,7 @@ class Packer:
     def _connection(self, connection: Connection) -> dict[str, Any]:
         return {
             **connection.pack(self.parcel),
-            "held": sorted({self._container(live) for live in connection.held} - {-1}),
+            "held": sorted(connection.held),
             "foreground": sorted({self._container(live) for live in connection.foreground} - {-1}),
         }
 
@@ -92,6 +92,7 @@ class Packer:
             "console": live.console.pack(self.parcel) if live.console else None,
             "ttys": live.ttys.pack(self.parcel, self._holder),
             "remaking": live.remaking,
+            "stop_asked": live.stop_asked,
             "namespaces": {name: keep(fd) for name, fd in live.namespaces.items()},
             "server": live.server.pack(self.parcel) if live.server else None,
             "lent": keep(lent.number if lent is not None and not lent.closed else -1),
@@ -113,7 +114,8 @@ class Packer:
         return {
             "asked": self._asked(starting.asked),
             "worker": [worker.pid, self.parcel.keep(worker.channel.fileno())] if worker else None,
-            "waiting": starting.waiting_in_hook,
+            "waiting": starting.waiting,
+            "aborted": starting.aborted,
         }
 
     def _asked(self, asked: Asked) -> dict[str, Any]:
@@ -152,12 +154,13 @@ class Unpacker:
                 traceback.print_exc(file=sys.stderr)
                 raise StateError(f"{live.name} could not be taken over") from None
         for connection, one in zip(self.connections, data["connections"], strict=True):
-            connection.held = [self.containers[index] for index in one["held"]]
+            connection.held = {(lxcpath, name) for lxcpath, name in one["held"]}
             connection.foreground = [self.containers[index] for index in one["foreground"]]
         for index, number in data["subscribers"]:
             supervisor.subscribers.append(Subscription(self._client(index), number))
-        for pid, pidfd, what, index, reboot in data["children"]:
-            supervisor.children.watch(pid, Fd(pidfd), Ending(what, self._container(index), reboot) if what else NOTHING)
+        for pid, pidfd, what, index, reboot, bare in data["children"]:
+            ending = Ending(what, self._container(index), reboot, bare) if what else NOTHING
+            supervisor.children.watch(pid, Fd(pidfd), ending)
         for index in data["queue"]:
             starting = self.containers[index].starting
             if starting is not None:
@@ -171,6 +174,7 @@ class Unpacker:
             if one["remaking"]:
                 adoption.restore_terminals(live)
             live.restarts.resume()
+            live.hurry()
         self.supervisor.launch_next()
         self.supervisor.children.reap_strangers()
 
@@ -182,6 +186,7 @@ class Unpacker:
 
     def _live(self, live: Live, one: Data) -> None:
         live.state, live.record, live.status, live.pid = one["state"], one["record"], one["status"], one["pid"]
+        live.stop_asked = one["stop_asked"]
         if one["pidfd"] >= 0:
             live.pidfd = Fd(one["pidfd"])
         if one["netlink"] >= 0:
@@ -206,11 +211,11 @@ class Unpacker:
 
     def _starting(self, live: Live, one: Data) -> None:
         live.starting = starting = Starting(live, self._asked(live, one["asked"]))
-        starting.waiting_in_hook = one["waiting"]
+        starting.waiting, starting.aborted = one["waiting"], one["aborted"]
         if one["worker"]:
             pid, channel = one["worker"]
             starting.watch(Worker(pid, Channel(socket.socket(fileno=channel)), outdated=True))
-            if not starting.waiting_in_hook:
+            if not starting.waiting:
                 self.supervisor.launching += 1
 
     def _asked(self, live: Live, one: Data) -> Asked:

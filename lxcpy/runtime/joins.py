@@ -229,6 +229,30 @@ def kill_and_wait(pidfd: Fd) -> None:
     poll.poll(KILL_WAIT * 1000)
 
 
+def kill_group(identity: list[int] | None, name: str) -> None:
+    """End a process [pid, start time] that works on the container `name`, and the hooks in its process group.
+
+    One that was killed leaves its hooks running. The number may be another's group by now, so their environment has to
+    name the container.
+    """
+    if not identity:
+        return
+    if state.process_lives(identity):
+        try:
+            os.killpg(identity[0], signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has just begun, or ended
+        kill_process(identity)
+        return
+    for pid in process.in_group(identity[0]):
+        try:
+            with process.pidfd_open(pid) as pidfd, open(f"/proc/{pid}/environ", "rb") as environ:
+                if f"LXC_NAME={name}".encode(errors="surrogateescape") in environ.read().split(b"\0"):
+                    kill_and_wait(pidfd)
+        except OSError:
+            continue  # gone meanwhile
+
+
 def kill_process(identity: list[int] | None) -> None:
     """End the process [pid, start time] if it is still that one."""
     if identity and state.process_lives(identity):

@@ -165,6 +165,8 @@ class Launch:
             label=label,
         )
         child.plan()
+        if any((config.hook.pre_mount, config.hook.mount, config.hook.autodev, config.hook.start)):
+            self.report.send({"waiting": True})
         for warning in (*self.cgroups.warnings, *cgroup_tree.limit(self.cgroups, self.record["cgroups"])):
             LOG.warn(warning)
             self.warnings.append(warning)
@@ -204,6 +206,7 @@ class Launch:
             pid, pidfd = joins.clone(self.spaces, entry.unified)
             if pid == 0:
                 self.channel.close()
+                self.report.close()  # its end tells the supervisor that the launcher died
                 child.run(theirs)  # never returns
         if host_time is not None:
             namespace.setns(host_time.number, namespace.NAMESPACES["time"])

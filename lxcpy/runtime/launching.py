@@ -59,6 +59,8 @@ def _start(options: Options, report: Channel, stdio: list[int], *, more: bool) -
         launch = Launch(options, report, stdio, more=more)
         launch.start()
         again = launch.clean
+    except Closed:
+        LOG.warn("the supervisor ended meanwhile: what was made is undone")
     except LxcpyError as error:
         LOG.error(error.what)
         _say(report, error)

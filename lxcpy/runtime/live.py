@@ -22,7 +22,7 @@ from lxcpy.errors import LxcpyError, StateError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, starting, state
-from lxcpy.runtime.children import Ending
+from lxcpy.runtime.children import NOTHING, Ending
 from lxcpy.runtime.consoles import Console, Ttys
 from lxcpy.runtime.lxcserver import Server, Taken
 from lxcpy.runtime.restart import Restarts
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lxcpy.runtime.supervisor import Supervisor
 
 LOG = log.Log("supervisor")
+GRACE = 3.0  # seconds that hooks of a stop have left when it is stopped again
 
 
 class Live:
@@ -61,6 +62,7 @@ class Live:
         self.status: int | None = None
         self.restarts = Restarts(self)
         self.remaking = False  # its terminals are being made anew
+        self.stop_asked = ""  # halt or stop, while it was stopping
 
     @property
     def config(self) -> Config:
@@ -141,6 +143,7 @@ class Live:
                 asked.answer({"already": True, "pid": 0} if taken else {"error": error.to_dict()})
                 self._not_begun(error, taken=taken)
                 return
+        self.stop_asked = ""
         self.starting = Starting(self, asked)
         self.set_state("STARTING")
         self.supervisor.queue_launch(self.starting)
@@ -165,10 +168,11 @@ class Live:
         self.ttys = Ttys([Fd(fds.pop(0)) for _ in range(message["ttys"])])
         self.namespaces = {name: fds.pop(0) for name in message["namespaces"]}
         self.set_state("RUNNING")
-        if not self.restarts.runs():
-            self.signal("stop")
+        aborted = not self.restarts.runs() or (self.starting is not None and self.starting.aborted)
         # after the console: who starts in the foreground gets it with the answer
         self._start_over({"pid": self.pid, "warnings": message["warnings"]})
+        if aborted:  # it came too late for that
+            self.signal("stop")
         self._next()
 
     def start_failed(self, error: LxcpyError) -> None:
@@ -179,9 +183,10 @@ class Live:
         self.restarts.failed(error)
         self.stopped()
 
-    def undone(self) -> None:
+    def undone(self, ending: Ending, status: int | None) -> None:
         """What a killed launcher left is cleared away."""
-        self.start_failed(starting.killed())
+        if not self._cut_short(ending, status):
+            self.start_failed(starting.killed(aborted=self.starting is not None and self.starting.aborted))
 
     def _start_over(self, answer: Mapping[str, Any]) -> None:
         over, self.starting = self.starting, None
@@ -222,7 +227,16 @@ class Live:
     # -- stop ------------------------------------------------------------------------------------------------------
 
     def signal(self, kind: str) -> None:
-        """Send halt, reboot or stop, as the config defines them. Raises StateError, OSError."""
+        """Send halt, reboot or stop, as the config defines them; stop aborts a start. Raises StateError, OSError."""
+        if self.starting is not None:
+            if kind != "stop":
+                raise StateError(f"{self.name} does not run yet", hint="lxcpy-stop -k aborts the start")
+            self.starting.abort()
+            return
+        if self.pidfd is None and self.state == "STOPPING" and kind != "reboot":
+            self.stop_asked = kind
+            self.hurry()
+            return
         if self.pidfd is None:
             raise StateError(f"{self.name} is not running")
         number = joins.signal_for(self.config, kind, self.pid)
@@ -235,6 +249,34 @@ class Live:
         if self.current_state() in ("FROZEN", "FREEZING"):
             cgroup_control.thaw(self.record["cgroups"])
         process.pidfd_send_signal(self.pidfd.number, number)
+
+    def hurry(self) -> None:
+        """Is it to be stopped while it stops? Then its hooks may not take longer than GRACE from now."""
+        if self.stop_asked != "stop":
+            return
+        for pid, entry in self.supervisor.children.known.items():
+            if entry[1].live is self and entry[1].what in ("teardown", "undo"):
+                self.loop.after(GRACE, lambda pid=pid, entry=entry: self._end_hooks(pid, entry))  # type: ignore[misc]
+
+    def _end_hooks(self, pid: int, entry: tuple[int, Ending]) -> None:
+        if self.supervisor.children.known.get(pid) is entry:
+            LOG.warn(f"{self.name}: its hooks take too long, they are killed")
+            starting.kill_group(pid)  # `_cut_short` does the rest
+
+    def _cut_short(self, ending: Ending, status: int | None) -> bool:
+        """Was the process killed that cleared away? Then another does the rest, without hooks."""
+        if ending.bare or status is None or not os.WIFSIGNALED(status):
+            return False
+        record = state.load(self.lxcpath, self.name)
+        if record is None:
+            return False
+        namespaces, failed = self.namespaces, record["state"] == "STARTING"
+        self.supervisor.in_child(
+            lambda: starting.bury(record, failed=failed, namespaces=namespaces, with_hooks=False),
+            ending._replace(bare=True),
+            keep=list(namespaces.values()),
+        )
+        return True
 
     def ended(self, status: int | None) -> None:
         """Init has ended: by reboot(2) the kernel says SIGHUP for a reboot and SIGINT for a halt."""
@@ -265,15 +307,17 @@ class Live:
             )
         else:
             teardown(self.record, quick=True)
-            self.torn_down(False)
+            self.torn_down(NOTHING, 0)
 
-    def torn_down(self, reboot: bool) -> None:
-        """What it left on the host is removed; `reboot`: it starts again."""
+    def torn_down(self, ending: Ending, status: int | None) -> None:
+        """What it left on the host is removed; it starts again if it rebooted, unless its post-stop hook failed."""
+        if self._cut_short(ending, status):
+            return
         for fd in self.namespaces.values():
             os.close(fd)
         self.namespaces = {}
         options = self.record["options"]
-        if reboot:
+        if ending.reboot and status == 0 and not self.stop_asked:
             self.state = "STOPPED"
             self.begin(Asked(launcher.Options(**options), [], None))
             return

@@ -34,12 +34,9 @@ def init_pid(lxcpath: str, name: str) -> int:
 
 def state(lxcpath: str, name: str) -> str:
     """The state, whoever runs it."""
-    with_supervisor = client.connect_if_any()
-    if with_supervisor is not None:
-        with with_supervisor:
-            found = with_supervisor.ask("get", lxcpath=lxcpath, name=name)["container"]
-            if found:
-                return str(found["state"])
+    answer = client.ask_if_any("get", lxcpath=lxcpath, name=name)
+    if answer and answer["container"]:
+        return str(answer["container"]["state"])
     return lxcclient.command(lxcpath, name).state()
 
 

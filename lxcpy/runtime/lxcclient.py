@@ -134,6 +134,8 @@ class Command:
             answer = self._ask(wire.STOP, timeout=None)
         except Gone:
             return
+        if answer.result == -errno.ESRCH:
+            raise StateError(f"{self.name} is not running")
         raise StateError(f'container "{self.name}" cannot be stopped: {os.strerror(-answer.result)}')
 
     def freeze(self, timeout: float | None = None) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lxcpy.runtime.supervisor import Supervisor
 
 SPARE_AFTER = 0.05  # seconds after a start; not at once, for the start is to have the processor
-LEAVE = 1.0  # seconds that those that are free have to leave in, at the end
+LEAVE = 5.0  # seconds that those that are free have to leave in, at the end
 KEEP = 1.0  # seconds that those beyond the one spare wait for more
 
 

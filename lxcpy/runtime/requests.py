@@ -34,7 +34,7 @@ from lxcpy.errors import LxcpyError, StateError
 from lxcpy.runtime import packing
 from lxcpy.runtime.launcher import Options
 from lxcpy.runtime.packing import Parcel
-from lxcpy.runtime.starting import Asked
+from lxcpy.runtime.starting import Asked, Starting
 
 if TYPE_CHECKING:
     from lxcpy.runtime.live import Live
@@ -61,7 +61,8 @@ class StartReply:
             if self.connection.closed:
                 self.live.signal("stop")
                 return
-            self.connection.foreground.append(self.live)
+            still = [live for live in self.connection.foreground if live.pidfd is not None]
+            self.connection.foreground = [*still, self.live]
             # attached before the first byte of it is read
             if self.live.console is not None and not self.piped:
                 master = self.live.console.attach()
@@ -106,7 +107,7 @@ class Connection:
         self.unsent = 0
         self.fds: list[int] = []
         self.closed = False
-        self.held: list[Live] = []  # containers whose tty this client has, or for which it waits
+        self.held: set[tuple[str, str]] = set()  # lxcpath and name: it has a tty of that one, or waits for it
         self.foreground: list[Live] = []  # containers that end with this client
         sock.setblocking(False)
         self.loop.watch(self.number, self._ready)
@@ -212,12 +213,22 @@ class Connection:
         self.supervisor.connections.discard(self)
         self.supervisor.subscribers = [other for other in self.supervisor.subscribers if other.connection is not self]
         self.supervisor.touch()
-        for live in self.held:
-            live.forget(self)
+        for lxcpath, name in self.held:
+            live = self.supervisor.live(lxcpath, name)
+            if live is not None:
+                live.forget(self)
+        # lxc-start -F killed takes its container along
         for live in self.foreground:
-            # lxc-start -F killed takes its container along
             if live.pidfd is not None:
                 live.signal("stop")
+        for live in list(self.supervisor.containers.values()):
+            if live.starting is not None and self._awaits(live.starting):
+                live.starting.abort()
+
+    def _awaits(self, starting: Starting) -> bool:
+        """Is it the client of that start, and in its foreground?"""
+        reply = starting.asked.reply
+        return isinstance(reply, StartReply) and reply.connection is self and reply.foreground
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -271,8 +282,12 @@ class Connection:
 
     def _do_signal(self, number: Any, request: dict[str, Any]) -> None:
         live = self.supervisor.live(request["lxcpath"], request["name"])
-        if live is None or live.pidfd is not None or request["signal"] == "reboot" or not live.restarts.cancel():
-            self._running(request).signal(request["signal"])
+        if live is None:
+            raise StateError(f"{request['name']} is not running")
+        kind = request["signal"]
+        called_off = kind != "reboot" and live.pidfd is None and live.restarts.cancel()
+        if not called_off or (kind == "stop" and live.state != "STOPPED"):
+            live.signal(kind)
         self.send({"id": number, "ok": True})
 
     def _do_wait(self, number: Any, request: dict[str, Any]) -> None:
@@ -285,7 +300,7 @@ class Connection:
                 return
             # it may be started later: wait beside it
             live = self.supervisor.obtain(request["lxcpath"], request["name"])
-        self.held.append(live)
+        self.held.add((live.lxcpath, live.name))
         live.wait(Waiter(states, self, number), change=change)
 
     def _do_freeze(self, number: Any, request: dict[str, Any]) -> None:
@@ -315,7 +330,7 @@ class Connection:
         taken = live.ttys.take(tty, self)
         if not taken:
             raise _no_tty(live, tty)
-        self.held.append(live)
+        self.held.add((live.lxcpath, live.name))
         self.send({"id": number, "tty": taken}, [live.ttys.master(taken).number])
 
     def _do_winsize(self, number: Any, request: dict[str, Any]) -> None:

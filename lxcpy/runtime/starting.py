@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lxcpy.runtime.live import Live
     from lxcpy.runtime.pool import Worker
 
+SLOW = 1.0  # seconds after which a start keeps no other from its turn
 Reply = Callable[[Mapping[str, Any]], None]
 
 
@@ -49,7 +50,8 @@ class Starting:
         self.supervisor = live.supervisor
         self.asked = asked
         self.worker: Worker | None = None
-        self.waiting_in_hook = False  # a hook may take its time: the next start need not wait for it
+        self.waiting = False  # for a hook, or for something else that is slow: it takes nobody's place
+        self.aborted = False
 
     def launch(self) -> None:
         """Set a launcher to work; called by the supervisor when there is room for one more."""
@@ -62,9 +64,28 @@ class Starting:
         self.asked.let_go()
         self.watch(worker)
 
+    def _is_slow(self) -> None:
+        """It waits for something, such as a hook, which may take its time: the next start need not wait for it."""
+        if not self.waiting:
+            self.waiting = True
+            self.supervisor.launch_done()
+
+    def abort(self) -> None:
+        """Someone wants it stopped before it runs, perhaps because a hook hangs."""
+        self.aborted = True
+        if self in self.supervisor.queue:
+            self.supervisor.queue.remove(self)
+            self.live.start_failed(killed(aborted=True))
+        elif self.worker is not None:
+            kill_group(self.worker.pid)  # the end of its channel brings the rest
+        else:
+            self.live.stop_asked = "stop"
+            self.live.hurry()
+
     def watch(self, worker: Worker) -> None:
         """Listen to the launcher."""
         self.worker = worker
+        self.live.loop.after(SLOW, lambda: self._is_slow() if self.worker is worker else None)
         self.live.loop.watch(worker.channel.fileno(), lambda _events: self._launcher_speaks())
 
     def _launcher_speaks(self) -> None:
@@ -80,9 +101,7 @@ class Starting:
             record = (live.lxcpath, live.name)
             answer_calls(self.supervisor, Fd(fds[0]), message["listener"], lambda: state.load(*record))
         elif "waiting" in message:
-            if not self.waiting_in_hook:
-                self.waiting_in_hook = True
-                self.supervisor.launch_done()
+            self._is_slow()
         else:
             self._launched(reuse=bool(message.get("again")))
             if "failed" in message:
@@ -98,29 +117,40 @@ class Starting:
         else:
             self.worker.channel.close()
         self.worker = None
-        if not self.waiting_in_hook:
+        if not self.waiting:
             self.supervisor.launch_done()
 
     def _launcher_died(self, pid: int) -> None:
         """No word before its end: killed. Its record tells what there is to undo."""
-        try:
-            os.killpg(pid, signal.SIGKILL)  # a hook that it waited for
-        except ProcessLookupError:
-            pass
+        kill_group(pid)  # a hook that it waited for
+        state.forget_writer(self.live.lxcpath, self.live.name, pid)
         record = state.load(self.live.lxcpath, self.live.name)
         if record is None:
-            self.live.undone()
+            self.live.start_failed(killed(aborted=self.aborted))
             return
         self.supervisor.in_child(lambda: bury(record), Ending("undo", self.live))
 
 
-def bury(record: state.Record) -> bool:
-    """In a process of its own: end what runs of a container that nobody looks after any more, and undo it."""
-    joins.kill_process(record.get("launcher"))
+def kill_group(pid: int) -> None:
+    """End a launcher or teardown and its hooks."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def bury(record: state.Record, **how: Any) -> bool:
+    """In a process of its own: end what runs of a container that nobody looks after any more, and undo it.
+
+    how: as in teardown_apart.
+    """
+    joins.kill_group(record.get("launcher"), record["name"])
     joins.kill_process(record.get("init"))
-    return teardown_apart(record, failed=record["state"] == "STARTING")
+    return teardown_apart(record, **{"failed": record["state"] == "STARTING", **how})
 
 
-def killed() -> LxcpyError:
+def killed(*, aborted: bool) -> LxcpyError:
     """What who asked for a start hears when its launcher was killed."""
+    if aborted:
+        return StateError("the start was aborted: another command has stopped the container")
     return StateError("the launcher was killed before the container ran", hint="start it again; nothing is left of it")

@@ -112,20 +112,32 @@ def remove(record: Record) -> None:
     unlink(record_path(record["lxcpath"], record["name"]))
 
 
+def forget_writer(lxcpath: str, name: str, pid: int) -> None:
+    """A process was killed that may have been about to `save`."""
+    unlink(f"{record_path(lxcpath, name)}.{pid}.new")
+
+
 def unlink(path: str) -> None:
     """Remove a file, and its directories where nothing is left in them."""
     try:
         os.unlink(path)
-        os.rmdir(os.path.dirname(path))
-        os.rmdir(os.path.dirname(os.path.dirname(path)))
+    except FileNotFoundError:
+        pass
+    _remove_empty(os.path.dirname(path), os.path.dirname(os.path.dirname(path)))
+
+
+def _remove_empty(*folders: str) -> None:
+    try:
+        for folder in folders:
+            os.rmdir(folder)
     except OSError:
-        pass  # gone already, or others are in there
+        pass  # others are in there; `save` makes it again
 
 
 def load_all() -> list[Record]:
     """Every record there is; leftovers of a write that was cut short are removed."""
     records = []
-    for folder, _folders, files in os.walk(directory()):
+    for folder, _folders, files in os.walk(directory(), topdown=False):
         for file in files:
             path = os.path.join(folder, file)
             if file.endswith(".json"):
@@ -134,6 +146,7 @@ def load_all() -> list[Record]:
                     records.append(record)
             elif file.endswith(".new") and not _writer_lives(file):
                 os.unlink(path)
+        _remove_empty(folder)
     return records
 
 

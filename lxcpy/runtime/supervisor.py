@@ -249,7 +249,8 @@ class Supervisor:
 
     def _bury(self, record: state.Record) -> None:
         """It died, or was half made, when nobody looked. Its hooks may take their time: others need not wait for it."""
-        if not needs_process(record) and not any(state.process_lives(record.get(who)) for who in ("launcher", "init")):
+        # a launcher that was killed may have left a hook running
+        if not needs_process(record) and not record.get("launcher") and not state.process_lives(record.get("init")):
             teardown(record, quick=True)
         else:
             live = self.obtain(record["lxcpath"], record["name"])

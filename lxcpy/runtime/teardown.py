@@ -16,6 +16,7 @@ from lxcpy.cgroups import tree as cgroup_tree
 from lxcpy.config.load import load_text
 from lxcpy.config.model import Config
 from lxcpy.errors import HookError, LxcpyError
+from lxcpy.kernel import process
 from lxcpy.network import links
 from lxcpy.runtime import hooks, joins, mapped, state
 from lxcpy.runtime.monitor import NAMESPACE, Monitor, open_log
@@ -43,9 +44,12 @@ def teardown(
     failed: bool = False,
     namespaces: Mapping[str, int] | None = None,
     quick: bool = False,
+    with_hooks: bool = True,
     monitor: Monitor | None = None,
 ) -> bool:
     """Remove what the record names; run the stop and post-stop hooks, unless `quick` (the caller knows of none).
+
+    with_hooks: False when a process that ran them was killed.
 
     namespaces: the dead container's, name → descriptor, for the stop hooks and the return of physical devices.
     monitor:    what this process is in of the monitor's, where it is there for this teardown alone.
@@ -64,11 +68,11 @@ def teardown(
         except LxcpyError as error:
             LOG.error(error.what)
     _kill_rest(record)
-    if config is not None and not failed:
+    if config is not None and with_hooks and not failed:
         extra = [f"{name}:{environment[variable(name)]}" for name in namespaces]
         hooks.run_all(config, "stop", environment, extra=extra, fatal=False)
     if record.get("network") and not quick:
-        clean = _remove_network(record, environment, namespaces.get("net"))
+        clean = _remove_network(record, environment if with_hooks else None, namespaces.get("net"))
     if monitor is not None:
         monitor.leave()
     if record.get("cgroups"):
@@ -79,7 +83,7 @@ def teardown(
     if record.get("apparmor"):
         apparmor.remove(record["apparmor"])
     may_reboot = True
-    if config is not None:
+    if config is not None and with_hooks:
         try:
             hooks.run_all(config, "post-stop", environment)
         except HookError as error:
@@ -95,9 +99,21 @@ def teardown(
 
 
 def teardown_apart(
-    record: state.Record, *, target: str = "stop", failed: bool = False, namespaces: Mapping[str, int] | None = None
+    record: state.Record,
+    *,
+    target: str = "stop",
+    failed: bool = False,
+    namespaces: Mapping[str, int] | None = None,
+    with_hooks: bool = True,
 ) -> bool:
-    """`teardown` in a process that is there for it alone, and which takes the place of the container's monitor."""
+    """`teardown` in a process that is there for it alone, and which takes the place of the container's monitor.
+
+    Its process group holds the hooks, so that who kills it kills them.
+    """
+    os.setpgid(0, 0)
+    process.set_title(f"lxcpy teardown {record['lxcpath']} {record['name']}")
+    record = {**record, "launcher": [os.getpid(), process.start_time(os.getpid())]}
+    state.save(record)  # who finds it after a kill of our parent ends this process first
     monitor, namespaces = Monitor(record), dict(namespaces or {})
     try:
         config = load_text(record["text"], record["config"])
@@ -105,7 +121,9 @@ def teardown_apart(
     except LxcpyError as error:
         LOG.error(error.what)
     monitor.enter(namespaces.pop(NAMESPACE, None))
-    return teardown(record, target=target, failed=failed, namespaces=namespaces, monitor=monitor)
+    return teardown(
+        record, target=target, failed=failed, namespaces=namespaces, monitor=monitor, with_hooks=with_hooks
+    )
 
 
 def _destroy(record: state.Record) -> None:
@@ -140,10 +158,11 @@ def _environment(
     return environment
 
 
-def _remove_network(record: state.Record, environment: Mapping[str, str], netns: int | None) -> bool:
-    """Whether that went well."""
+def _remove_network(record: state.Record, environment: Mapping[str, str] | None, netns: int | None) -> bool:
+    """Whether that went well. environment: of script.down, which is not run without it."""
+    script = joins.network_script(environment, fatal=False) if environment is not None else None
     try:
-        with links.Network(joins.network_script(environment, fatal=False)) as network:
+        with links.Network(script) as network:
             network.remove(record["network"], netns)
         return True
     except (LxcpyError, OSError) as error:

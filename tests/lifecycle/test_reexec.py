@@ -263,7 +263,7 @@ def test_other_code_goes_on(echo: Box, other_code: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "why"),
     [
-        ("runtime/handover.py", "VERSION = 1", "VERSION = 99", "the hand-over has version 1, not 99"),
+        ("runtime/handover.py", "VERSION = 2", "VERSION = 99", "the hand-over has version 2, not 99"),
         ("runtime/ring.py", "import os", "import nothing_of_that_name", "it said nothing"),
         ("runtime/handover.py", "live.ttys = ", "live.ttys = 1 / 0 or ", "{name} could not be taken over"),
         ("", "", "", "cannot run"),

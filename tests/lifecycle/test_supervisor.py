@@ -144,8 +144,6 @@ def test_a_hanging_post_stop_hook_of_a_dead_container_holds_up_no_new_supervisor
     assert hanging.kill(10)
 
 
-
-
 def test_at_its_end_its_own_groups_go(box: Define) -> None:
     box().start()
     with client.connect() as supervisor:
@@ -160,3 +158,20 @@ def test_at_its_end_its_own_groups_go(box: Define) -> None:
         assert others, f"{group} is left"
         environs = [Path(f"/proc/{pid}/environ") for pid in others]
         assert not any(mine in environ.read_bytes() for environ in environs if environ.exists())
+
+
+@pytest.mark.parametrize("hook", ["pre-start", "start-host", "mount"])
+def test_a_start_that_hangs_can_be_aborted(box: Define, tmp_path: Path, hook: str) -> None:
+    one = box(f"lxc.hook.{hook} = sh -c 'touch {tmp_path}/begun; sleep 1000'\n")
+    answers: list[Any] = []
+    starter = threading.Thread(target=lambda: answers.extend(at_once(one.start)))
+    starter.start()
+    until((tmp_path / "begun").exists)
+    with pytest.raises(LxcpyError, match="does not run yet"):
+        one.shutdown(5)
+    begin = time.monotonic()
+    assert one.kill(10)
+    assert time.monotonic() - begin < 3
+    starter.join(10)
+    assert answers[0].what == "the start was aborted: another command has stopped the container"
+    assert one.state == "STOPPED"
