@@ -1,7 +1,8 @@
 """The script behind every installed command, and the links that name it: `python3 -m lxcpy.cli.launcher DIRECTORY`.
 
 pip's own console scripts work too, but import re and run the site module: 6 ms that a light command feels. This one is
-started with -I (no user's environment or directory) and -S (no site), and knows where its packages are.
+started with -I (no user's environment or directory) and -S (no site), and knows where its packages are. What enters
+containers, lxcpy-attach, has a program before it (front.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from lxcpy.cli import front
 from lxcpy.cli.registry import COMMANDS
 
 SCRIPT = """\
@@ -37,15 +39,21 @@ def install(directory: str, *, python: str, packages: Sequence[str]) -> list[str
     """Write the script and the links into `directory`; what was there under these names is replaced. Raises OSError."""
     os.makedirs(directory, exist_ok=True)
     first, *links = (os.path.join(directory, name) for name in names())
-    with open(f"{first}.new", "w") as file:
-        file.write(script(python, packages))
-        os.fchmod(file.fileno(), 0o755)
-    os.rename(f"{first}.new", first)
+    _write(first, script(python, packages).encode(errors="surrogateescape"))
     for link in links:
         if os.path.lexists(link):
             os.unlink(link)
         os.symlink("lxcpy", link)
+    if os.uname().machine == "x86_64":
+        _write(os.path.join(directory, "lxcpy-attach"), front.program(python, list(packages)))
     return [first, *links]
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(f"{path}.new", "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), 0o755)
+    os.rename(f"{path}.new", path)
 
 
 def main() -> int:

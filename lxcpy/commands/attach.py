@@ -87,8 +87,11 @@ COMMAND = Command(
 
 
 def run(args: Args) -> int:
-    from lxcpy.runtime.attach import Request, attach
+    from lxcpy.kernel import process, sealed
+    from lxcpy.runtime.attach import Request, attach, caller_environment
 
+    sealed.seal(caller_environment())
+    process.set_name(args.prog)  # executed by descriptor, it is called after the interpreter's file
     request = Request(
         argv=tuple(args.rest),
         namespaces=args.namespaces,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from lxcpy.errors import LxcpyError, SecurityError, StateError, meaning
-from lxcpy.kernel import capability, namespace
+from lxcpy.kernel import capability, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.kernel.record import NamedTuple
 from lxcpy.log import Log
@@ -227,6 +227,8 @@ def _fork(facts: Facts, request: Request, made: attach_inside.Plan, master: Fd |
     """Fork into the container's pid namespace; what the child reports before its exec is raised here."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     enter = "pid" in facts.different and (request.namespaces is None or "pid" in request.namespaces)
+    if os.geteuid() == 0:  # the container sees the child from its birth, and may not look into it
+        process.set_dumpable(False)
     try:
         if enter and os.geteuid() and made.namespaces & namespace.CLONE_NEWUSER:
             pid = _fork_beside(made, reader, writer)
@@ -244,6 +246,9 @@ def _fork(facts: Facts, request: Request, made: attach_inside.Plan, master: Fd |
                 hint="who is not root has to enter the user namespace too: -s with USER",
             ) from error
         raise StateError(f'container "{facts.name}" is stopping: {meaning(error)}') from error
+    finally:
+        if os.geteuid() == 0:
+            process.set_dumpable(True)
     os.close(writer)
     pidfd = os.pidfd_open(pid) if pid else -1
     report = _read_all(reader)

@@ -248,7 +248,9 @@ def _become_supervisor(logfile: int, reader: int, writer: int) -> None:
         if os.geteuid():
             environment.update((name, os.environ[name]) for name in USERS if name in os.environ)
         environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        os.execve(sys.executable, ["lxcpy-supervisor", "-IS", "-c", code], environment)
+        from lxcpy.kernel import sealed  # the first process of a container is a child of this one, without an exec
+
+        sealed.execute(sys.executable, ["lxcpy-supervisor", "-IS", "-c", code], environment)
     finally:
         os._exit(1)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lxcpy import __version__, log
 from lxcpy.errors import LxcpyError, StateError, meaning
-from lxcpy.kernel import process
+from lxcpy.kernel import process, sealed
 from lxcpy.kernel.fd import Fd, write_all
 from lxcpy.runtime import handover
 from lxcpy.runtime import supervisor as supervisors
@@ -122,7 +122,7 @@ def _execute(python: str, path: list[str], fds: list[int], call: str) -> None:
     for fd in fds:
         os.set_inheritable(fd, True)
     code = f"import sys; sys.path[:] = {path!r}; from lxcpy.runtime import reexec; reexec.{call}"
-    os.execve(python, [python, "-IS", "-c", code], os.environ)
+    sealed.execute(python, [python, "-IS", "-c", code], os.environ)
 
 
 def resume(record: int, lock: int, listener: int, trial: int = -1) -> NoReturn:
