@@ -32,7 +32,8 @@ def serve(report: Channel, *, warm: bool) -> NoReturn:
         os.setpgid(0, 0)  # hooks are in it too, so that nothing of a killed launcher goes on
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         process.set_title(SPARE)
-        process.set_dumpable(False)  # nor what it clones: who shares the pid namespace sees that
+        if os.geteuid() == 0:  # else /proc/PID of what it clones were root's, uid_map included
+            process.set_dumpable(False)  # nor what it clones: who shares the pid namespace sees that
         if warm:
             config = config_load.load(os.path.join(paths.data_dir("config"), "debian.common.conf"))
             cgroup_plan.plan(config.cgroup, name="spare", layout=cgroup_layout.detect())
