@@ -141,6 +141,8 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "systemd": _directory("/run/systemd/system", "systemd does not run"),
     "kvm": lambda: None if os.access("/dev/kvm", os.W_OK) else "no /dev/kvm",
     "python3-lxc": _python_lxc,
+    "newuidmap": lambda: None if shutil.which("newuidmap") else "no newuidmap",
+    "lxc-user-nic": lambda: None if os.path.exists("/usr/libexec/lxc/lxc-user-nic") else "no lxc-user-nic",
     "lxc-tests": lambda: None if shutil.which("lxc-test-exit-code") else "no lxc-tests",
     "lxc-templates": _directory("/usr/share/lxc/templates", "no lxc-templates"),
 }

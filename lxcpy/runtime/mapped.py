@@ -16,13 +16,12 @@ from typing import Any, ParamSpec, TypeVar
 from lxcpy import paths
 from lxcpy.errors import LxcpyError, SecurityError, from_dict
 from lxcpy.kernel import idmap, namespace
-from lxcpy.kernel.fd import Fd
 from lxcpy.kernel.idmap import IdRange
 from lxcpy.kernel.process import set_pdeathsig
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_state: dict[str, Any] = {"inside": False}  # userns: the namespace, kept for the next time
+_state: dict[str, Any] = {"inside": False}
 
 
 def needed() -> bool:
@@ -43,13 +42,13 @@ def with_ids(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def apart(work: Callable[[], Any], userns: Fd | None = None) -> Any:
+def apart(work: Callable[[], Any], userns: int | None = None) -> Any:
     """Call `work` in a child that is in the namespace; what it returns, as data that marshal can carry.
 
     userns: another namespace than the caller's usual one. Raises its LxcpyError or OSError; SecurityError where the
     namespace cannot be had.
     """
-    userns = userns or _namespace()
+    userns = _namespace() if userns is None else userns
     reader, writer = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     pid = os.fork()
@@ -96,7 +95,7 @@ def as_root(work: Callable[[int, int], None], uids: Sequence[IdRange], gids: Seq
     except OSError as error:
         raise cannot_map(error, what="lxc.idmap") from error
     with userns:
-        apart(become, userns)
+        apart(become, userns.number)
 
 
 def own_ranges() -> tuple[list[IdRange], list[IdRange]]:
@@ -133,21 +132,21 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _namespace() -> Fd:
-    ranges = own_ranges()
-    if _state.get("ranges") != ranges:
+def _namespace() -> int:
+    """The namespace's descriptor, kept for the next time by the process that made it: a child may have closed it."""
+    key = (os.getpid(), own_ranges())
+    if _state.get("key") != key:
         try:
-            userns = idmap.userns_fd(*ranges)
+            _state.update(userns=idmap.userns_fd(*key[1]).steal(), key=key)
         except OSError as error:
             raise cannot_map(error, what="cannot make a user namespace for the ids of a container") from error
-        _state.update(userns=userns, ranges=ranges)
-    found: Fd = _state["userns"]
+    found: int = _state["userns"]
     return found
 
 
-def _told(work: Callable[[], Any], userns: Fd, parent: int) -> tuple[str, Any]:
+def _told(work: Callable[[], Any], userns: int, parent: int) -> tuple[str, Any]:
     try:
-        namespace.setns(userns.number, namespace.CLONE_NEWUSER)
+        namespace.setns(userns, namespace.CLONE_NEWUSER)
         set_pdeathsig(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)

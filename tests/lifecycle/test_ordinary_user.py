@@ -1,0 +1,239 @@
+"""Containers of an ordinary user: real ids, groups and network devices, in a sandbox with users of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ordinary
+import pytest
+from lxctests import runner
+from ordinary import COUNT, FIRST, Place
+from probes import requires
+
+ROOT = Path(__file__).parent.parent.parent
+HOME = "/home/ann/.local/share/lxc"
+pytestmark = requires("root", "busybox", "bridge", "veth", "dnsmasq", "newuidmap")
+
+
+@pytest.fixture(scope="module")
+def place(bin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    links = f"{os.path.dirname(bin)}/ordinary-links"
+    runner.make_links(links, bin)
+    keep = [str(ROOT), os.path.dirname(links), sys.prefix, sys.base_prefix]
+    from conftest import TOKEN
+
+    with ordinary.place(links, keep, f"{TOKEN}-ordinary") as made:
+        yield made
+
+
+@pytest.fixture
+def box(place: Place, name: str) -> Iterator[str]:
+    """A container that is made and not started."""
+    place.run("create", "-n", name, "-t", "busybox")
+    yield name
+    place.call("lxc-destroy", "-f", "-n", name)
+    assert name not in place.root(f"ls {HOME}").split()
+
+
+def configure(place: Place, name: str, lines: str) -> None:
+    done = place.call("sh", "-c", f"cat >>{HOME}/{name}/config", stdin=lines)
+    assert done.status == 0, done
+
+
+def groups_of(place: Place) -> list[str]:
+    """What is left of control groups of containers, in all hierarchies."""
+    return place.root("find /sys/fs/cgroup -type d -name 'lxc.payload*'").split()
+
+
+def test_life(place: Place, box: str) -> None:
+    owner = place.root(f"stat -c '%u %g %a' {HOME}/{box} {HOME}/{box}/rootfs {HOME}/{box}/config")
+    uid = place.call("id", "-u").output.strip()
+    assert owner.split("\n")[:3] == [f"{FIRST} {uid} 770", f"{FIRST} {FIRST} 755", f"{uid} {uid} 640"]
+    place.run("start", "-n", box)
+    assert re.search(rf"^{box} +RUNNING .* true", place.run("ls", "-f"), re.MULTILINE)
+    pid = place.run("info", "-n", box, "-p", "-H").strip()
+    assert place.root(f"stat -c %u /proc/{pid}").strip() == str(FIRST)
+    assert f"0 {FIRST} {COUNT}" in " ".join(place.root(f"cat /proc/{pid}/uid_map").split())
+    assert place.run("attach", "-n", box, "--", "id", "-u").strip() == "0"
+    # a terminal, which belongs to the container's root
+    shown = place.run("attach", "-n", box, "--", "sh", "-c", "tty; stat -c %u $(tty)", terminal=True).split()
+    assert shown[0].startswith("/dev/pts/") and shown[1] == "0", shown
+    place.run("freeze", "-n", box)
+    assert "FROZEN" in place.run("info", "-n", box, "-s")
+    place.run("unfreeze", "-n", box)
+    place.run("stop", "-n", box, "-r")
+    assert place.run("attach", "-n", box, "--", "cat", "/proc/1/comm").strip() == "init"
+    place.run("stop", "-n", box)
+    assert "STOPPED" in place.run("info", "-n", box, "-s")
+    assert groups_of(place) == []
+    assert place.run("start", "-n", box, "-F", "--", "/bin/echo", "done") == "done\n"
+
+
+def test_the_supervisor_is_the_users(place: Place, box: str) -> None:
+    place.run("start", "-n", box)
+    uid = place.call("id", "-u").output.strip()
+    run_dir = f"/run/user/{uid}/lxcpy"
+    assert place.root(f"stat -c '%u %a' {run_dir} {run_dir}/supervisor.sock").split() == [uid, "700", uid, "600"]
+    pid = place.root(f"cat {run_dir}/supervisor.lock").strip()
+    assert place.root(f"stat -c %u /proc/{pid}").strip() == uid
+    # without the variable, as in a shell of su(1): the same one
+    assert "RUNNING" in place.call("env", "-u", "XDG_RUNTIME_DIR", "lxc-info", "-n", box, "-s").output
+    for command in ("info", "attach", "stop", "freeze"):
+        done = place.call(f"lxc-{command}", "-P", HOME, "-n", box, user="bob")
+        assert (done.status, "belongs to another user" in done.output) == (1, True), (command, done)
+    done = place.call("lxc-ls", "-f", "-P", HOME, user="bob", env={"LXCPY_RUN_DIR": run_dir})
+    assert "is another user's" in done.output
+    place.root(f"kill -9 {pid}")
+    assert "RUNNING" in place.run("info", "-n", box, "-s")
+    place.run("attach", "-n", box, "--", "true")
+    assert place.root(f"cat {run_dir}/supervisor.lock").strip() != pid
+    place.run("stop", "-n", box, "-k")
+    assert groups_of(place) == []
+
+
+def test_copies(place: Place, box: str, names: Callable[[], str]) -> None:
+    clone, full, renamed = names(), names(), names()
+    place.run("copy", "-n", box, "-N", clone, "-s")
+    place.run("copy", "-n", box, "-N", full)
+    place.run("start", "-n", clone)
+    place.run("attach", "-n", clone, "--", "sh", "-c", "rm -r /mnt; mkdir /mnt; echo new >/root/file")
+    place.run("stop", "-n", clone, "-k")
+    place.run("start", "-n", clone)
+    assert place.run("attach", "-n", clone, "--", "cat", "/root/file") == "new\n"
+    place.run("stop", "-n", clone, "-k")
+    refused = place.call("lxc-destroy", "-n", box)
+    assert refused.status == 1 and clone in refused.output
+    place.run("snapshot", "-n", full)
+    place.run("snapshot", "-n", full, "-r", "snap0")
+    place.run("snapshot", "-n", full, "-d", "snap0")
+    place.run("copy", "-n", full, "-N", renamed, "-R")
+    assert place.root(f"stat -c %u {HOME}/{renamed}/rootfs/etc/passwd").strip() == str(FIRST)
+    place.run("copy", "-e", "-n", renamed, "-N", full)
+    place.run("stop", "-n", full, "-k")
+    deadline = time.monotonic() + 30
+    while full in place.run("ls", "-1").split():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    place.run("destroy", "-n", renamed)
+    place.run("destroy", "-n", clone)
+
+
+@requires("lxc-user-nic")
+def test_network(place: Place, box: str, name: str, names: Callable[[], str]) -> None:
+    second = names()
+    veth = ("type = veth", "link = lxcbr0", "flags = up", "ipv4.address = 10.0.3.7/24", "name = wan",
+            "script.up = /tmp/script", "script.down = /tmp/script")  # fmt: skip
+    place.root("printf '#!/bin/sh\\necho $* >>/tmp/scripts\\n' >/tmp/script; chmod +x /tmp/script")
+    place.root(f"sed -i /lxc.net/d {HOME}/{box}/config")
+    configure(place, box, "".join(f"lxc.net.0.{line}\n" for line in veth))
+    place.run("copy", "-n", box, "-N", second)
+    done = place.call("lxc-start", "-n", box)
+    assert done.status == 1
+    assert "lxc-user-nic refused the veth on lxcbr0" in done.output and "/etc/lxc/lxc-usernet" in done.output
+    assert groups_of(place) == []
+    place.root("echo ann veth lxcbr0 1 >>/etc/lxc/lxc-usernet")
+    place.run("start", "-n", box)
+    assert "10.0.3.7/24" in place.run("attach", "-n", box, "--", "ip", "addr", "show", "wan")
+    hwaddr = re.search(r"hwaddr = (\S+)", place.root(f"cat {HOME}/{box}/config"))
+    assert hwaddr is None or hwaddr[1] in place.run("attach", "-n", box, "--", "ip", "link")
+    info = place.run("info", "-n", box)
+    assert "10.0.3.7" in info
+    link = re.search(r"^Link: +(veth\S+)$", info, re.MULTILINE)
+    assert link and "master lxcbr0" in place.root(f"ip link show {link[1]}")
+    place.root("ping -c 1 -W 20 10.0.3.7") if place.call("which", "ping", user="root").status == 0 else None
+    assert place.call("lxc-start", "-n", second).status == 1  # the one that is granted is in use
+    place.run("stop", "-n", box, "-k")
+    called = place.root("cat /tmp/scripts").splitlines()
+    for hook in ("up", "down"):
+        assert f"{box} net {hook} veth lxcbr0 {link[1]}" in called
+    deadline = time.monotonic() + 30
+    while place.call("lxc-start", "-n", second).status:  # the kernel removes a dead veth in its own time
+        assert time.monotonic() < deadline
+    place.run("stop", "-n", second, "-k")
+    place.run("destroy", "-n", second)
+    place.root("sed -i /^ann/d /etc/lxc/lxc-usernet")
+    configure(place, box, "lxc.net.1.type = macvlan\nlxc.net.1.link = lxcbr0\n")
+    done = place.call("lxc-start", "-n", box)
+    assert "type = macvlan: only root's containers can have that" in done.output
+    assert f"  at {HOME}/{box}/config:" in done.output
+
+
+def test_limits(place: Place, box: str) -> None:
+    if not Path("/sys/fs/cgroup/memory").is_dir():
+        pytest.skip("no cgroup v1 here")
+    configure(place, box, "lxc.cgroup.memory.limit_in_bytes = 64M\nlxc.cgroup.devices.deny = a\n")
+    place.run("start", "-n", box)
+    assert place.run("cgroup", "-n", box, "memory.limit_in_bytes").strip() == str(64 << 20)
+    place.run("cgroup", "-n", box, "memory.limit_in_bytes", "65M")
+    # groups that the container's root makes are not the user's, and go too
+    place.run("attach", "-n", box, "--", "sh", "-ec", "mount -t cgroup -o pids pids /mnt; mkdir -p /mnt/a/b/c")
+    assert len(groups_of(place)) > 1
+    assert place.root("find /sys/fs/cgroup/pids -type d -name c").split() != []
+    assert place.root("find /sys/fs/cgroup/blkio -type d -name 'lxc.payload*'") == ""
+    place.run("stop", "-n", box, "-k")
+    assert groups_of(place) == []
+    configure(place, box, "lxc.cgroup.blkio.weight = 500\n")
+    done = place.call("lxc-start", "-n", box)
+    assert done.status == 1
+    assert "lxc.cgroup.blkio.weight" in done.output and f"  at {HOME}/{box}/config:" in done.output
+    # from a group in which nothing may be made
+    become = "setpriv --reuid ann --regid ann --clear-groups env HOME=/home/ann"
+    script = f"for one in /sys/fs/cgroup/*/tasks; do echo $$ >$one; done; {become} lxc-start -n {box}"
+    done = place.call("sh", "-c", script, user="root")
+    assert done.status == 1
+    assert "you may not make control groups in any of" in done.output and "Delegate=yes" in done.output
+
+
+def test_ids_have_to_be_granted(place: Place, name: str) -> None:
+    done = place.call("lxc-create", "-n", name, "-t", "busybox", user="bob")
+    assert done.status == 1
+    assert f"lxc.idmap: u 0 {FIRST} {COUNT} has ids that you are not granted" in done.output
+    assert "usermod -v 100000-165535 -w 100000-165535 bob" in done.output
+    done = place.call("lxc-create", "-n", name, "-t", "busybox", "-f", "/dev/null")
+    assert done.status == 1
+    assert f"lxc.idmap = u 0 {FIRST} {COUNT} and lxc.idmap = g 0 {FIRST} {COUNT}" in done.output
+    place.root("mkdir /run/only; ln -s $(which lxc-create) $(which env) /run/only/")
+    done = place.call("/run/only/lxc-create", "-n", name, "-t", "busybox", env={"PATH": "/run/only"})
+    assert done.status == 1
+    assert '"newgidmap" is not installed' in done.output and "install the package uidmap" in done.output
+    assert name not in place.root(f"ls -R {HOME} /home/bob/.local 2>/dev/null || true")
+
+
+@pytest.mark.parametrize("template", ["/usr/share/lxc/templates/lxc-busybox", "local"])
+def test_templates(place: Place, name: str, template: str) -> None:
+    words = []
+    if template == "local":
+        place.root("mkdir -p /tmp/tree/bin /tmp/tree/sbin; cp $(which busybox) /tmp/tree/sbin/init; cd /tmp/tree/bin; "
+                   "cp $(which busybox) sh; ln -s sh id; tar -C /tmp/tree -czf /tmp/tree.tar.gz .")  # fmt: skip
+        words = ["--", "--fstree", "/tmp/tree.tar.gz"]
+    elif not os.path.exists(template):
+        pytest.skip(f"{template} is not installed")
+    place.run("create", "-n", name, "-t", template, *words)
+    place.run("start", "-n", name)
+    assert place.run("attach", "-n", name, "--", "/bin/id", "-u").strip() == "0"
+    place.run("destroy", "-f", "-n", name)
+    assert name not in place.root(f"ls {HOME}").split()
+    assert place.root("find /home/ann/.cache ! -user ann 2>/dev/null || true") == ""
+
+
+@requires("lxc-tests")
+def test_with_real_lxc(place: Place, box: str) -> None:
+    place.run("start", "-n", box)
+    assert "RUNNING" in place.call("/usr/bin/lxc-info", "-n", box, "-s").output
+    assert place.call("/usr/bin/lxc-attach", "-n", box, "--", "id", "-u").output.strip() == "0"
+    assert place.call("/usr/bin/lxc-freeze", "-n", box).status == 0
+    assert "FROZEN" in place.run("ls", "-f")
+    assert place.call("/usr/bin/lxc-unfreeze", "-n", box).status == 0
+    assert place.call("/usr/bin/lxc-stop", "-n", box, "-k").status == 0
+    assert place.call("/usr/bin/lxc-start", "-n", box).status == 0
+    assert re.search(rf"^{box} +RUNNING .* true", place.run("ls", "-f"), re.MULTILINE)
+    assert place.run("attach", "-n", box, "--", "id", "-u").strip() == "0"
+    place.run("freeze", "-n", box)
+    place.run("unfreeze", "-n", box)
+    place.run("stop", "-n", box, "-k")
+    assert "STOPPED" in place.call("/usr/bin/lxc-info", "-n", box, "-s").output
