@@ -26,6 +26,8 @@ NIC = "lxc.net.0.type = veth\nlxc.net.0.link = lxcbr0\nlxc.net.0.flags = up\n"
 INSIDE = """
 mount -t proc proc "$0/proc"
 mount -t tmpfs tmpfs "$0/tmp"
+rm -f "$0/etc/resolv.conf" # the bridge's, by now
+cat /etc/resolv.conf >"$0/etc/resolv.conf"
 exec chroot "$0" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -ec "$1"
 """
 

@@ -56,11 +56,11 @@ def create(server: Server, key: Key, tmp_path: Path) -> Creation:
 
 
 def drips(handler: Handler, data: bytes) -> None:
-    """A slow mirror: each tenth of a second a fiftieth of the file."""
+    """A slow mirror: each tenth of a second a thirtieth of the file."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(data)))
     handler.end_headers()
-    part = len(data) // 50 + 1
+    part = len(data) // 30 + 1
     for at in range(0, len(data), part):
         handler.wfile.write(data[at : at + part])
         handler.wfile.flush()
