@@ -29,7 +29,7 @@ COMMAND = Command(
         Option("Q", "quit", None, "End the process that passes LXC's reports on, and leave."),
         Option("", "json", None, "One object a line.", ours=True),
     ),
-    {0: "-Q: done", 1: "there is nothing to listen to"},
+    {0: "-Q: done", 1: "the name is no expression; -Q: there is no such process"},
     default_name=".*",
     many_paths=True,
     words="The name is a POSIX extended regular expression that must match the whole name. -P may be repeated.",
@@ -41,9 +41,8 @@ def run(args: Args) -> int:
     from lxcpy.runtime import lxcmonitor
 
     if args.quit:
-        for lxcpath in args.lxcpaths:
-            lxcmonitor.quit_monitord(lxcpath)
-        return 0
+        ended = [lxcmonitor.quit_monitord(lxcpath) for lxcpath in args.lxcpaths]
+        return 0 if all(ended) else 1
     from lxcpy.kernel.ere import Pattern
 
     try:

@@ -51,6 +51,7 @@ def page(name: str) -> str:
     for status, meaning in table.exit_status.items():
         sentence = f"{meaning[0].upper()}{meaning[1:]}."
         lines += roff.definition(f"\\fB{roff.escape(str(status))}\\fR", [roff.line(sentence)])
+    lines += [".PP", "A wrong command line gives 1. What holds for every command is in \\fBlxcpy\\fR(1)."]
     for heading, text in further:
         lines += [roff.section(heading), *roff.markdown(text)]
     return roff.finish([*lines, *_see_also(table)])

@@ -65,8 +65,8 @@ class Monitor:
         self._source.close()
 
 
-def quit_monitord(lxcpath: str) -> None:
-    """Tell lxc-monitord to end (lxc-monitor -Q). Nothing happens where none runs."""
+def quit_monitord(lxcpath: str) -> bool:
+    """Tell lxc-monitord to end (lxc-monitor -Q). False where none runs."""
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -74,7 +74,8 @@ def quit_monitord(lxcpath: str) -> None:
             sock.connect(wire.monitor_socket_name(lxcpath))
             sock.send(b"quit")
         except OSError:
-            pass
+            return False
+    return True
 
 
 def _open(lxcpath: str) -> _Subscription | _Relay:
