@@ -14,7 +14,7 @@ from lxcpy.kernel.fd import exists_in_root, open_in_root
 from lxcpy.log import Log
 from lxcpy.rootfs.context import Context
 from lxcpy.rootfs.dev import Devpts, Link, Node
-from lxcpy.rootfs.ops import Bind, Mount, MountRoot, Operation
+from lxcpy.rootfs.ops import Bind, Isolate, Mount, MountRoot, Operation
 from lxcpy.rootfs.pivot import pivot
 
 __all__ = ["Context", "pivot", "run"]
@@ -51,6 +51,8 @@ def failure(operation: Operation, error: OSError, context: Context) -> RootfsErr
 
 
 def _hint(operation: Operation, error: OSError, context: Context) -> str | None:
+    if isinstance(operation, Isolate) and error.errno == errno.EINVAL:
+        return "the supervisor's root is a chroot and no mount point: mount --bind DIR DIR before the chroot"
     if isinstance(operation, MountRoot):
         return _root_hint(operation, error)
     if isinstance(operation, (Bind, Mount)):

@@ -6,7 +6,7 @@ import errno
 import os
 
 from lxcpy.errors import RootfsError, meaning
-from lxcpy.kernel import mount
+from lxcpy.kernel import mount, namespace
 from lxcpy.kernel.fd import Fd
 from lxcpy.rootfs.context import DIRECTORY, Context
 
@@ -22,6 +22,7 @@ def pivot(context: Context) -> None:
         return
     _check_same(context.root.number, context.target)
     try:
+        _leave_chroot()
         with Fd(os.open("/", DIRECTORY)) as old:
             os.fchdir(context.root.number)
             mount.pivot_root(".", ".")
@@ -36,6 +37,16 @@ def pivot(context: Context) -> None:
         if error.errno == errno.EINVAL:
             hint = "the host's own root must not be an initramfs, and the rootfs must be a mount point"
         raise RootfsError(f'cannot change root to "{context.target}": {meaning(error)}', hint=hint) from error
+
+
+def _leave_chroot() -> None:
+    """Make the root of the mount namespace this process's root: to join a mount namespace sets it (setns(2)).
+
+    pivot_root(2) changes the caller's root. Where a chroot is the host's, the namespace's would stay what lies outside
+    of it, and who joins the namespace, lxc-attach or the container's own nsenter, would be there.
+    """
+    with Fd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as own:
+        namespace.setns(own.number, namespace.CLONE_NEWNS)
 
 
 def _check_same(root: int, target: str) -> None:

@@ -157,10 +157,10 @@ def clone(spaces: Namespaces, cgroup_fd: int) -> tuple[int, int]:
             return namespace.clone(flags, parent=True, cgroup_fd=cgroup_fd)
         return _clone_beside(flags, spaces.share, cgroup_fd)
     except OSError as error:
-        raise StateError(
-            f"cannot make the namespaces {', '.join(spaces.new)}: {meaning(error)}",
-            hint="lxcpy-checkconfig shows what the kernel lacks; /proc/sys/user/max_*_namespaces are limits",
-        ) from error
+        hint = "lxcpy-checkconfig shows what the kernel lacks; /proc/sys/user/max_*_namespaces are limits"
+        if isinstance(error, PermissionError) and "user" in spaces.new:
+            hint = "a process in a chroot may make no user namespace (user_namespaces(7)), and so have no lxc.idmap"
+        raise StateError(f"cannot make the namespaces {', '.join(spaces.new)}: {meaning(error)}", hint=hint) from error
 
 
 def _clone_beside(flags: int, share: Mapping[str, int], cgroup_fd: int) -> tuple[int, int]:
