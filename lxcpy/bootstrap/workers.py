@@ -128,11 +128,13 @@ class _Packages:
             os.chdir("/")
             return {}
         name = request["sha256"]
-        package = self.held.pop(name) if name in self.held else _open(self.objects, request)
         if "hold" in request:
-            package.hold(_scratch())
-            self.held[name] = package
+            if name not in self.held:  # an index may name one file twice
+                package = _open(self.objects, request)
+                package.hold(_scratch())
+                self.held[name] = package
             return {}
+        package = self.held.pop(name) if name in self.held else _open(self.objects, request)
         if not self.owners.users:
             self.owners = extract.Owners.read()
         found = extract.unpack_package(package, self.owners)
