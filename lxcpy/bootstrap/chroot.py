@@ -83,9 +83,9 @@ class Chroot:
         self._environment = {**ENVIRONMENT, **dict(settings.environment)}
         self._next = 0
         self._ended: dict[int, int] = {}
-        self._pid, pidfd = 0, -1
+        self._pid = 0
         try:
-            self._pid, pidfd = namespace.clone(flags)
+            self._pid = namespace.clone_among_threads(flags)
         except OSError as error:
             ours.close()
             theirs.close()
@@ -94,7 +94,6 @@ class Chroot:
             ) from error
         if self._pid == 0:
             _Agent(theirs, target, settings).main()
-        os.close(pidfd)
         theirs.close()
         problem = self._receive()
         if "error" in problem:

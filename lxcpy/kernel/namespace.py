@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from lxcpy.kernel import libc
@@ -128,12 +129,45 @@ def clone(flags: int, *, parent: bool = False, cgroup_fd: int = -1) -> tuple[int
     if pid == 0:
         _in_child()
         return 0, -1
-    errno = ctypes.get_errno()
+    number = ctypes.get_errno()
     _in_parent()
     if pid < 0:
         where = f", cgroup={cgroup_fd}" if cgroup_fd >= 0 else ""
-        raise libc.failure(errno, f"clone3({{{_decode_flags(flags)}{where}}})")
+        raise libc.failure(number, f"clone3({{{_decode_flags(flags)}{where}}})")
     return pid, pidfd.value
+
+
+def clone_among_threads(flags: int) -> int:
+    """As clone, for a process with several threads: the pid in the parent, 0 in the child.
+
+    A thread that runs without the interpreter's lock, such as one that inflates, may hold malloc's: what clone
+    makes then waits for it for ever. fork of glibc makes sure that it is free, so a process in between, which has one
+    thread only, does the cloning. Raises OSError in the parent only.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    middle = os.fork()
+    if middle == 0:
+        word = b""
+        try:
+            pid = clone(flags, parent=True)[0]
+            if pid == 0:
+                os.close(reading)
+                os.close(writing)
+                return 0
+            word = b"%d" % pid
+        except OSError as error:
+            word = b"%d %s" % (-(error.errno or 1), str(error.strerror).encode())
+        os.write(writing, word)
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        number, _, text = stream.read().partition(b" ")
+    os.waitpid(middle, 0)
+    if not number:
+        raise libc.failure(errno.ECHILD, "the process that was to make namespaces died")
+    if int(number) < 0:
+        raise OSError(-int(number), text.decode(errors="replace"))
+    return int(number)
 
 
 def _old_clone(args: _CloneArgs, pidfd: ctypes.c_int) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +124,51 @@ def test_the_child_of_clone_is_a_whole_interpreter() -> None:
     assert said == "(1, ['before', 'child', 'thread'], True, True)"
     assert os.waitstatus_to_exitcode(status) == 7
     assert called[-1] == "before"
+
+
+def test_clone_among_threads_that_hold_malloc() -> None:
+    """They inflate without the interpreter's lock, and allocate meanwhile; each child allocates too, and ends.
+
+    With one arena for all threads, which clone alone does not survive: one child of a hundred or so hangs.
+    """
+    code = "import test_namespace as test; test.among_threads()"
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=Path(__file__).parent,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.raises(OSError, match="Invalid argument"):
+        namespace.clone_among_threads(namespace.CLONE_NEWNS | 0x200)  # CLONE_FS
+
+
+def among_threads() -> None:
+    packed = zlib.compress(bytes(1 << 20))
+    done = threading.Event()
+
+    def busy() -> None:
+        while not done.is_set():
+            zlib.decompress(packed)
+
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            pid = namespace.clone_among_threads(namespace.CLONE_NEWUTS)
+            if pid == 0:
+                os._exit(len([bytes(number) for number in range(0, 1000, 100)]))
+            pidfd = os.pidfd_open(pid)
+            ended = select.select([pidfd], [], [], 60)[0]
+            os.close(pidfd)
+            if not ended:
+                os.kill(pid, signal.SIGKILL)
+            status = os.waitpid(pid, 0)[1]
+            assert os.waitstatus_to_exitcode(status) == 10
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_clone_beside_busy_threads() -> None:
