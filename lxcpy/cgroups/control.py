@@ -154,6 +154,22 @@ def _mount_of(record: Record, file: str, version: int) -> str:
     raise _unknown(record, file)
 
 
+def program_rule(record: Record, item: str, value: str) -> DeviceRule | None:
+    """The rule that `write` would add to a program (cgroup v2); None for anything else. Raises CgroupError.
+
+    Who keeps the record has to write it: the program is made of all rules, and only the record has them.
+    """
+    if item not in ("devices.allow", "devices.deny") or _own(record, item) is not None:
+        return None
+    from lxcpy.cgroups import devices
+    from lxcpy.cgroups.values import Bad
+
+    try:
+        return devices.parse(item, value.strip())
+    except Bad as bad:
+        raise CgroupError(f"{item}: {bad}", hint=bad.hint) from bad
+
+
 def _write_device(record: Record, path: str | None, rule: DeviceRule) -> None:
     from lxcpy.cgroups import devices
     from lxcpy.cgroups.limits import put

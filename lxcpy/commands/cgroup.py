@@ -26,10 +26,10 @@ def run(args: Args) -> int:
     item, *values = args.rest
     found = Container(args.name, args.lxcpath).describe(cgroups=True)
     record = usage.cgroups(args.lxcpath, found) if found else None
-    if not record:
+    if not found or not record:
         raise StateError(f"{args.name} is not running")
     if values:
-        control.write(record, item, values[0])
+        usage.write_cgroup(args.lxcpath, found, record, item, values[0])
     else:
         sys.stdout.write(control.read(record, item) + "\n")  # LXC adds an empty line to the kernel's text
     return 0

@@ -48,7 +48,6 @@ def run(args: Args) -> int:
 
 def node(lxcpath: str, found: dict[str, Any], verb: str, device: str, name: str) -> None:
     """Make the device node `name` inside and allow it, or remove it and forbid it. Raises RootfsError, CgroupError."""
-    from lxcpy.cgroups import control
     from lxcpy.runtime import usage
 
     try:
@@ -64,10 +63,10 @@ def node(lxcpath: str, found: dict[str, Any], verb: str, device: str, name: str)
     rule = f"{kind} {os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)} rwm"
     if verb == "add":
         _make(int(found["pid"]), name, facts)
-        control.write(record, "devices.allow", rule)
+        usage.write_cgroup(lxcpath, found, record, "devices.allow", rule)
     else:
         _remove(int(found["pid"]), name)
-        control.write(record, "devices.deny", rule)
+        usage.write_cgroup(lxcpath, found, record, "devices.deny", rule)
 
 
 def _make(pid: int, name: str, facts: os.stat_result) -> None:

@@ -154,6 +154,12 @@ class Command:
         """Tell the monitor that its container is in `state` now (a client freezes, not the monitor)."""
         self._ask(wire.SERVE_STATE_CLIENTS, value=wire.state_number(state))
 
+    def add_device(self, rule: wire.DeviceRule) -> None:
+        """Change the device rules where a program enforces them (cgroup v2): the monitor alone knows the others."""
+        answer = self._ask(wire.ADD_BPF_DEVICE_CGROUP, wire.device_item(rule))
+        if answer.result < 0:
+            raise StateError(f'container "{self.name}": the device rule "{rule.text}": {os.strerror(-answer.result)}')
+
     def console(self, tty: int = -1) -> Terminal:
         """Borrow a terminal: 0 the console, N tty N, -1 the next free one."""
         answer = self._ask(wire.GET_TTY_FD, value=tty, hold=True)

@@ -13,7 +13,7 @@ from lxcpy.config.file import ConfigFile
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace
 from lxcpy.kernel.fd import Fd, open_in_root
-from lxcpy.runtime import joins, monitor
+from lxcpy.runtime import joins, monitor, state
 from lxcpy.runtime import lxcprotocol as wire
 from lxcpy.runtime.lxctarget import Group
 
@@ -162,6 +162,7 @@ class LiveTarget:
         word = "devices.allow" if rule.allow else "devices.deny"
         try:
             cgroup_control.write(self.live.record["cgroups"], word, rule.text)
+            state.save(self.live.record)  # the rules of a program can be read nowhere else
         except LxcpyError as error:
             raise OSError(errno.EINVAL, error.what) from None
 

@@ -80,6 +80,22 @@ def _host_ends(lxcpath: str, found: Found) -> list[str]:
     return names
 
 
+def write_cgroup(lxcpath: str, found: Found, record: Found, item: str, value: str) -> None:
+    """Write a file of the container's limit group. record: `cgroups` of it. Raises CgroupError, StateError."""
+    from lxcpy.cgroups import control
+
+    rule = control.program_rule(record, item, value)
+    if rule is None:
+        control.write(record, item, value)
+        return
+    from lxcpy.runtime import lxcclient
+    from lxcpy.runtime import lxcprotocol as wire
+
+    major, minor = (-1 if number is None else number for number in (rule.major, rule.minor))
+    device = wire.DeviceRule(rule.type, major, minor, rule.access, rule.allow)
+    lxcclient.command(lxcpath, found["name"]).add_device(device)
+
+
 def cgroups(lxcpath: str, found: Found) -> Found | None:
     """The record of a container's control groups, for lxcpy.cgroups; None where there is nothing to read."""
     if found["ours"]:

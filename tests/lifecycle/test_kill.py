@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lxcpy.errors import LxcpyError
+from lxcpy.kernel import process
 from lxcpy.runtime import client
 
 if TYPE_CHECKING:
@@ -27,14 +29,9 @@ def supervisor_pid() -> int:
 
 
 def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
-        time.sleep(0.002)
+    with process.pidfd_open(pid) as pidfd:  # its end is seen before the machine's init has waited for it
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0]
 
 
 def try_to(call: object) -> None:

@@ -103,6 +103,43 @@ def its_devices_are_refused_by_the_program() -> None:
     assert status != 0 and "not permitted" in said, said
 
 
+def write(name: str, item: str, value: str) -> None:
+    """lxcpy-cgroup."""
+    from types import SimpleNamespace
+
+    from lxcpy.commands import cgroup
+
+    words: Any = SimpleNamespace(name=name, lxcpath=LXCPATH, rest=[item, value], prog="lxcpy-cgroup")
+    assert cgroup.run(words) == 0
+
+
+def rules(name: str) -> list[str]:
+    from lxcpy.container import Container
+
+    found = Container(name, LXCPATH).describe(cgroups=True)
+    assert found is not None
+    return list(found["cgroups"]["devices"])
+
+
+@check
+def rules_added_later_outlive_the_supervisor() -> None:
+    from lxcpy.container import Container
+    from lxcpy.runtime import client
+
+    pid, before = Container("web", LXCPATH).init_pid, rules("web")
+    write("web", "devices.allow", "c 1:5 rwm")
+    write("web", "devices.allow", "c 1:7 rwm")  # by another process of ours, or of LXC
+    assert inside(pid, "head -c 1 /dev/zero") == (0, "\0")
+    assert inside(pid, "head -c 1 /dev/full") == (0, "\0")
+    with client.connect() as supervisor:
+        os.kill(supervisor.ask("status")["pid"], 9)
+    assert rules("web") == [*before, "allow c 1:5 rwm", "allow c 1:7 rwm"]
+    write("web", "devices.deny", "c 1:5 rwm")
+    assert inside(pid, "head -c 1 /dev/zero")[0] != 0
+    assert inside(pid, "head -c 1 /dev/full") == (0, "\0")
+    assert inside(pid, "echo x > /dev/null")[0] == 0
+
+
 @check
 def it_sees_its_own_group_alone() -> None:
     from lxcpy.container import Container
