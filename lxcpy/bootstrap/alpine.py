@@ -159,7 +159,7 @@ class System:
         self.job.progress.finish("download")
 
     def _kept(self, package: Package) -> Images:
-        return Images(self.store, f"apk:{package.checksum}")
+        return Images(self.store, f"apk:{package.checksum}", package.file)
 
     def _record(self, package: Package) -> Record | None:
         return self._kept(package).record()

@@ -6,6 +6,7 @@
     DIR/plans/…                solved package lists, named by what went into them
     DIR/rootfs/…               finished root filesystems (rootfscache.py)
     DIR/images/…               the newest build of each image of image servers (imagecache.py)
+    DIR/oci/ALGORITHM/…        blobs of OCI images that skopeo fetched, named by their digests (oci.py)
     DIR/logs/…                 logs of failed bootstraps
 
 Whoever uses an object checks its hash again: a cache that went bad costs a second download, never a bad system. An

@@ -1,6 +1,7 @@
 """The cache of an image server's files: what was fetched last of each image, and files whose hash nobody told.
 
-    DIR/images/…    a record an image: {"build": NAME, "files": {NAME: [size, sha256]}}
+    DIR/images/…    a record an image: {"name": TITLE, "build": NAME, "files": {NAME: [size, sha256]}}; its mtime is the
+                    time of its last use
 
 The files themselves are objects of the common cache (cache.py), named by their hash.
 """
@@ -30,10 +31,10 @@ class Record(NamedTuple):
 
 
 class Images:
-    """The images of one server. name: what tells the image from all others, the server included."""
+    """One image. name: what tells it from all others, the server included. title: what people call it."""
 
-    def __init__(self, store: Store, name: str) -> None:
-        self.store = store
+    def __init__(self, store: Store, name: str, title: str) -> None:
+        self.store, self.title = store, title
         self.path = f"images/{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}"
         try:
             os.makedirs(f"{store.directory}/images", 0o755, exist_ok=True)
@@ -49,12 +50,19 @@ class Images:
             record = Record(str(found["build"]), files)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return record if all(map(self.store.holds, files.values())) else None
+        if not all(map(self.store.holds, files.values())):
+            return None
+        try:
+            os.utime(f"{self.store.directory}/{self.path}")
+        except OSError:
+            pass  # a cache that can only be read
+        return record
 
     def keep(self, record: Record) -> None:
         """Remember. Raises BootstrapError."""
         files = {name: [one.size, one.sha256] for name, one in record.files.items()}
-        self.store.write(self.path, json.dumps({"build": record.build, "files": files}).encode())
+        found = {"name": self.title, "build": record.build, "files": files}
+        self.store.write(self.path, json.dumps(found).encode())
 
     def forget(self) -> None:
         """Forget the image; its files go with the next thinning of the cache."""

@@ -48,7 +48,8 @@ def fill(job: Job) -> str:
         server = Server(client, job.options, job.template.settings["server"], mode=mode, compat=_COMPAT)
         options = _asked(job, server)
         names = [options["dist"], options["release"], options["arch"], options["variant"]]
-        kept = Images(store, "\n".join([server.url, mode, *names, *job.options.get("keyring", "").split(), server.key]))
+        tells = [server.url, mode, *names, *job.options.get("keyring", "").split(), server.key]
+        kept = Images(store, "\n".join(tells), " ".join(names))
         if "flush-cache" in options:
             kept.forget()
         record = _cached(job, kept) or _fetched(job, server, kept, options)

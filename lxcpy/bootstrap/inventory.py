@@ -15,14 +15,16 @@ from lxcpy.bootstrap import rootfscache
 from lxcpy.bootstrap.cache import DRAFT, open_locked
 
 _PIECE = 4 << 20  # bytes
+_NOT_ITS_NAME = "its content is not what its name says"
 _ABANDONED = 24 * 3600.0  # seconds after which an unfinished file is not expected to be finished
 
 
 class Entry(NamedTuple):
     """One thing in the cache.
 
-    kind: object, rootfs, partial (an unfinished download), release, plan, image or log. name: what it is, as far as
-    that is known; of an object the package or file that it is. used: when it was used last, seconds since the epoch.
+    kind: object, rootfs, partial (an unfinished download), release, plan, image, oci (a blob of an OCI image) or log.
+    name: what it is, as far as that is known; of an object the package or file that it is. used: when it was used
+    last, seconds since the epoch.
     """
 
     kind: str
@@ -53,14 +55,18 @@ def entries(directory: str) -> list[Entry]:
     for folder, kind in (("releases", "release"), ("plans", "plan"), ("images", "image"), ("logs", "log")):
         for path, status in _files(f"{directory}/{folder}", 1):
             if not path.endswith((".lock", DRAFT)):
-                found.append(Entry(kind, os.path.basename(path), path, status.st_size, status.st_mtime))
+                name = str(_json(path).get("name") or "") if kind == "image" else ""
+                found.append(Entry(kind, name or os.path.basename(path), path, status.st_size, status.st_mtime))
+    for path, status in _files(f"{directory}/oci", 2):
+        name = f"{os.path.basename(os.path.dirname(path))}:{os.path.basename(path)}"
+        found.append(Entry("oci", name, path, status.st_size, status.st_mtime))
     return sorted(found, key=lambda entry: (entry.kind, entry.name, entry.path))
 
 
 def verify(
     directory: str, usable: Callable[[str], bool], fingerprint: Callable[[str], str]
 ) -> Iterator[tuple[Entry, str]]:
-    """Each object and root filesystem with what is wrong with it, "" if nothing is.
+    """Each object, root filesystem, image and blob of one with what is wrong with it, "" if nothing is.
 
     usable, fingerprint: of packed trees, as rootfscache.Trees has them. Raises OSError.
     """
@@ -68,7 +74,14 @@ def verify(
         try:
             if entry.kind == "object":
                 good = _digest(entry.path) == os.path.basename(entry.path)
-                yield entry, "" if good else "its content is not what its name says"
+                yield entry, "" if good else _NOT_ITS_NAME
+            elif entry.kind == "oci":
+                algorithm, _, value = entry.name.partition(":")
+                good = algorithm in ("sha256", "sha512") and _digest(entry.path, algorithm) == value
+                yield entry, "" if good else _NOT_ITS_NAME
+            elif entry.kind == "image":
+                good = isinstance(_json(entry.path).get("files"), dict)
+                yield entry, "" if good else "it does not tell the image's files"
             elif entry.kind == "rootfs":
                 yield entry, _rootfs_problem(entry.path, usable, fingerprint)
         except FileNotFoundError:
@@ -178,8 +191,8 @@ def _json(path: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _digest(path: str) -> str:
-    state = hashlib.sha256()
+def _digest(path: str, algorithm: str = "sha256") -> str:
+    state = hashlib.new(algorithm)
     with open(path, "rb") as file:
         while data := file.read(_PIECE):
             state.update(data)

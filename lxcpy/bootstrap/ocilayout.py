@@ -49,6 +49,7 @@ class Layout:
 
     def __init__(self, path: str, further: str | None = None) -> None:
         self.path = path
+        self.further = further
         self.places = [f"{path}/blobs", *([further] if further else [])]
         try:
             with open(f"{path}/oci-layout", encoding="utf-8") as file:
@@ -88,6 +89,8 @@ class Layout:
                 problem = problem or error
                 continue
             if stat.S_ISREG(os.fstat(file).st_mode):
+                if place == self.further:
+                    os.utime(file)  # used
                 return file
             os.close(file)
         words = meaning(problem) if problem else "not a regular file"

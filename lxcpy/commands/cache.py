@@ -62,7 +62,7 @@ COMMAND = Command(
     args=CacheArgs,
     words="""\
     list     Show what there is, and when it was used last. The default.
-    verify   Check each file by its hash, each root filesystem by what was noted when it was made.
+    verify   Check each file and blob by its hash, each root filesystem by what was noted when it was made.
     prune    Remove what --age and --size say, and downloads that were given up.""",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import time
@@ -14,6 +15,11 @@ import pytest
 from debcreate import Creation, tiny_template
 from debmirror import Archive, Key, Server, tiny
 from probes import requires
+
+from lxcpy.bootstrap import ocilayout
+from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.download import Expected
+from lxcpy.bootstrap.imagecache import Images, Record
 
 pytestmark = requires("root", "gpg", "gpgv", "busybox")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -101,6 +107,56 @@ def test_damage_is_found_and_repaired(create: Creation, run: Run, told: Any, cac
     packed.write_bytes(packed.read_bytes()[:-100])
     (one,) = told("verify", status=1)["damaged"]
     assert one["problem"] == "it is not whole, or the machine went down before it was on the disk"
+
+
+def test_images_and_their_blobs_are_known(told: Any, cache: Path) -> None:
+    """Those of image servers and of registries: listed by name, checked, and thinned by their last use."""
+    kept = Images(Store(str(cache)), "server alpine", "alpine 3.20 amd64 default")
+    data = b"a root filesystem"
+    digest = hashlib.sha256(data).hexdigest()
+    place = cache / f"objects/{digest[:2]}/{digest}"
+    place.parent.mkdir()
+    place.write_bytes(data)
+    kept.keep(Record("20260101", {"rootfs.tar.xz": Expected(len(data), digest)}))
+    blobs = {}
+    for algorithm in ("sha256", "sha512"):
+        value = hashlib.new(algorithm, data).hexdigest()
+        blobs[algorithm] = cache / "oci" / algorithm / value
+        blobs[algorithm].parent.mkdir(parents=True)
+        blobs[algorithm].write_bytes(data)
+    found = {(one["kind"], one["name"]) for one in told()["entries"]}
+    assert found == {
+        ("image", "alpine 3.20 amd64 default"), ("object", "rootfs.tar.xz 20260101"),
+        *(("oci", f"{algorithm}:{path.name}") for algorithm, path in blobs.items()),
+    }  # fmt: skip
+    assert (told("verify")["checked"], told("verify")["damaged"]) == (4, [])
+    (record,) = (cache / "images").iterdir()
+    text = record.read_text()
+    blobs["sha512"].write_bytes(data[:-1])
+    record.write_text(text[:20])
+    damaged = told("verify", status=1)["damaged"]
+    assert {(one["kind"], one["problem"]) for one in damaged} == {
+        ("oci", "its content is not what its name says"), ("image", "it does not tell the image's files"),
+    }  # fmt: skip
+    assert kept.record() is None
+    assert told("verify", "--repair")["checked"] == 4
+    assert not blobs["sha512"].exists()
+    assert not record.exists()
+    # What was used lately stays.
+    record.write_text(text)
+    for path in (record, blobs["sha256"], place):
+        unused(path, 40)
+    assert kept.record() is not None
+    layout = cache.parent / "layout"
+    layout.mkdir()
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    removed = told("prune", "--age=30d", "--dry-run")["removed"]
+    assert {one["kind"] for one in removed} == {"oci", "object"}
+    blob = ocilayout.Blob(f"sha256:{blobs['sha256'].name}", len(data), "")
+    os.close(ocilayout.Layout(str(layout), f"{cache}/oci").open(blob))
+    assert [one["kind"] for one in told("prune", "--age=30d")["removed"]] == ["object"]
+    assert {one["kind"] for one in told("prune", "--size=0b")["removed"]} == {"oci", "image"}
+    assert not blobs["sha256"].exists()
 
 
 def test_what_was_not_used_goes(create: Creation, run: Run, told: Any, cache: Path) -> None:
