@@ -64,10 +64,11 @@ class Difference(NamedTuple):
         return self.what == "content"
 
 
-def differences() -> list[Difference]:
-    """The list."""
+def differences(*, first_stage: bool = False) -> list[Difference]:
+    """The list; with `first_stage` what holds for that alone too."""
     found = []
-    for line in LIST.read_text().splitlines():
+    whole, _, foreign = LIST.read_text().partition("\n[first stage of another architecture]\n")
+    for line in (whole + "\n" + foreign if first_stage else whole).splitlines():
         if line and not line.startswith("#"):
             pattern, what, reason = line.split(maxsplit=2)
             assert what in WHAT, line
@@ -188,9 +189,9 @@ def _system(field: str) -> bool:
 USERS = {f"etc/{name}{end}" for name in ("passwd", "group", "shadow", "gshadow") for end in ("", "-")}
 
 
-def differing(mine: Path, other: Path) -> dict[str, tuple[Entry | None, Entry | None]]:
+def differing(mine: Path, other: Path, *, first_stage: bool = False) -> dict[str, tuple[Entry | None, Entry | None]]:
     """Where the trees differ and nothing on the list excuses it."""
-    excuses = differences()
+    excuses = differences(first_stage=first_stage)
     one, two = tree(mine), tree(other)
     found = {}
     for path in sorted(one.keys() | two.keys()):
