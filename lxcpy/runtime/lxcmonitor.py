@@ -13,6 +13,10 @@ import os
 from lxcpy.errors import StateError, meaning
 from lxcpy.runtime import lxcprotocol as wire
 
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, fcntl(2)
+_ROOM = 1 << 20  # bytes in the fifo, some 4,000 messages: a writer does not wait, what does not fit is lost
+_BEHIND = 16 << 20  # bytes that a watcher may be behind
+
 
 def announce(lxcpath: str, name: str, state: str) -> None:
     """Tell lxc-monitord of a state change. One failing open(2) when nobody watches; never waits, never raises."""
@@ -150,10 +154,14 @@ class _Relay:
         # For reading and writing: the end of the last writer is then no end of the file.
         self._fifo = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._watchers: dict[int, socket.socket] = {}
+        self._watchers: dict[int, tuple[socket.socket, bytearray]] = {}  # with what is to be sent
         self._rest = b""
         try:
             fcntl.lockf(self._fifo, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fcntl's lock, as LXC takes it
+            try:
+                fcntl.fcntl(self._fifo, _SET_PIPE_SIZE, _ROOM)
+            except OSError:
+                pass  # an ordinary user's pipes have used up what they may
             self._listener.bind(wire.monitor_socket_name(lxcpath))
             self._listener.listen(100)
         except OSError as error:
@@ -170,12 +178,16 @@ class _Relay:
         return self._epoll.fileno()
 
     def read(self) -> list[wire.Message]:
+        import select
+
         messages: list[wire.Message] = []
-        for fd, _events in self._epoll.poll(0):
+        for fd, events in self._epoll.poll(0):
             if fd == self._fifo:
                 messages += self._read_fifo()
             elif fd == self._listener.fileno():
                 self._accept()
+            elif events == select.EPOLLOUT:
+                self._push(fd)
             else:
                 self._drop(fd)  # watchers have nothing to say but `quit`, which is not for us
         return messages
@@ -193,16 +205,32 @@ class _Relay:
 
     def _read_fifo(self) -> list[wire.Message]:
         try:
-            data = os.read(self._fifo, 64 * wire.MESSAGE.size)
+            data = os.read(self._fifo, _ROOM)
         except BlockingIOError:
             return []
         messages, self._rest = _split(self._rest + data)
-        for fd, watcher in list(self._watchers.items()):
-            try:
-                watcher.send(b"".join(wire.message(m.name, m.value, m.kind) for m in messages))
-            except OSError:
-                self._drop(fd)  # gone, or it does not read
+        copied = b"".join(wire.message(m.name, m.value, m.kind) for m in messages)
+        for fd, (_watcher, unsent) in list(self._watchers.items()):
+            unsent += copied
+            self._push(fd)
         return messages
+
+    def _push(self, fd: int) -> None:
+        """Send a watcher what it has room for; the rest when it has read."""
+        import select
+
+        watcher, unsent = self._watchers[fd]
+        try:
+            del unsent[: watcher.send(unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(fd)  # gone
+            return
+        if len(unsent) > _BEHIND:
+            self._drop(fd)  # it does not read
+        else:
+            self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if unsent else 0))
 
     def _accept(self) -> None:
         import select
@@ -218,11 +246,11 @@ class _Relay:
             watcher.close()
             return
         watcher.setblocking(False)
-        self._watchers[watcher.fileno()] = watcher
+        self._watchers[watcher.fileno()] = (watcher, bytearray())
         self._epoll.register(watcher, select.EPOLLIN)
 
     def _drop(self, fd: int) -> None:
-        self._watchers.pop(fd).close()
+        self._watchers.pop(fd)[0].close()
 
 
 def _split(data: bytes) -> tuple[list[wire.Message], bytes]:

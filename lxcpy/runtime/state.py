@@ -68,8 +68,11 @@ def write(path: str, record: Record) -> None:
             fd = os.open(temporary, flags, 0o600)
             break
         except FileNotFoundError:
-            # made at need, for `remove` takes an empty one away
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            # made at need, for `remove` takes an empty one away; another process's may do so in between
+            try:
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            except FileNotFoundError:
+                continue
     try:
         data = fastjson.dumps(record).encode()
         while data:

@@ -26,7 +26,7 @@ from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import children, restart, state
+from lxcpy.runtime import children, lxcmonitor, restart, state
 from lxcpy.runtime.children import NOTHING, Children, Ending
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
@@ -252,6 +252,7 @@ class Supervisor:
         # a launcher that was killed may have left a hook running
         if not needs_process(record) and not record.get("launcher") and not state.process_lives(record.get("init")):
             teardown(record, quick=True)
+            lxcmonitor.announce(record["lxcpath"], record["name"], "STOPPED")
         else:
             live = self.obtain(record["lxcpath"], record["name"])
             live.bury(record)
