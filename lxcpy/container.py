@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from lxcpy.runtime.checkpoint import Request
     from lxcpy.runtime.snapnames import Snapshot
 
 STATES = ("STOPPED", "STARTING", "RUNNING", "STOPPING", "ABORTING", "FREEZING", "FROZEN", "THAWED")
@@ -99,6 +100,7 @@ class Container:
         log_file: str | None = None,
         log_level: int | None = None,
         pidfile: str | None = None,
+        restore: Mapping[str, Any] | None = None,
         stdio: Sequence[int] = (),
         foreground: bool = False,
     ) -> Start:
@@ -109,6 +111,7 @@ class Container:
         init:       run this instead of lxc.init.cmd.
         share:      namespace → container name or pid.
         pidfile:    holds init's pid while it runs.
+        restore:    from a checkpoint; see `resume`.
         stdio:      three descriptors for init instead of the console.
         foreground: it ends with this process: keep the returned connection open.
         """
@@ -118,6 +121,7 @@ class Container:
             console=console, console_log=console_log, log_file=log_file, log_level=log_level,
             pidfile=pidfile,
         )  # fmt: skip
+        options["restore"] = dict(restore) if restore else None
         from lxcpy.runtime import dependencies
 
         dependencies.start_required(self.lxcpath, self.name, options["config"], define, options["environ"])
@@ -246,6 +250,19 @@ class Container:
                 if one.state != "STOPPED" and one.kill(30) and name == self.name and not self.defined:
                     return  # an ephemeral one goes when it stops
         (destroy.destroy_all if snapshots else destroy.destroy)(self.lxcpath, self.name)
+
+    def checkpoint(self, request: Request) -> None:
+        """Write its state to disk through criu; `request` says how. Raises LxcpyError; it then goes on as before."""
+        from lxcpy.runtime import checkpoint
+
+        checkpoint.dump(self.lxcpath, self.name, request)
+
+    def resume(self, request: Request, *, foreground: bool = False) -> Start:
+        """Start it from a checkpoint; as `start`."""
+        from lxcpy.runtime import checkpoint
+
+        words = checkpoint.restore_words(self.lxcpath, self.name, request)
+        return self.start(rcfile=request.rcfile, restore=words, foreground=foreground)
 
     # -- copies ----------------------------------------------------------------------------------------------------
 

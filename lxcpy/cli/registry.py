@@ -8,6 +8,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("cache", "List, check or thin the cache of packages and root filesystems."),
     "cgroup": ("cgroup", "Read or set a control group value of a running container."),
     "checkconfig": ("checkconfig", "Check what this kernel offers to containers."),
+    "checkpoint": ("checkpoint", "Write a running container's state to disk, or restore it from there."),
     "config": ("config", "Print the system's LXC settings, check a container's config, or explain it."),
     "console": ("console", "Connect the terminal to a container's tty or console."),
     "copy": ("copy", "Copy, clone or rename a container, or start a temporary clone."),

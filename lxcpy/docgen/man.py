@@ -103,6 +103,7 @@ _RELATED = {
     "cache": ("create",),
     "cgroup": ("info", "top"),
     "checkconfig": ("config", "doctor"),
+    "checkpoint": ("start", "stop", "snapshot"),
     "config": ("checkconfig", "update-config"),
     "console": ("attach", "start"),
     "copy": ("create", "snapshot", "destroy"),

@@ -262,9 +262,21 @@ class Child:
         elif self.console_slave is not None:
             sources = [self.console_slave.number] * 3
         else:
-            sources = [self.null] * 3
+            sources = [self._own_null()] * 3
         for target, source in enumerate(sources):
             os.dup2(source, target)
+
+    def _own_null(self) -> int:
+        """The container's own /dev/null, which criu finds among its mounts, if it has one; else the host's."""
+        try:
+            number = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW)
+        except OSError:
+            return self.null
+        if os.fstat(number).st_rdev != os.fstat(self.null).st_rdev:
+            os.close(number)
+            return self.null
+        os.set_blocking(number, True)
+        return number
 
     def _chdir(self, path: str) -> None:
         try:

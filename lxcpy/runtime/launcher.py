@@ -46,6 +46,7 @@ class Options(NamedTuple):
     log_level: int | None = None
     pidfile: str | None = None  # holds init's pid while it runs
     caller: int = 0  # pid of the client
+    restore: dict[str, Any] | None = None  # from a dump: directory, verbose, script (restoring.py)
     restart: bool = True  # lxcpy.restart counts for this run
     tries: int = 0  # to start it again, since it last ran well
 
@@ -111,7 +112,7 @@ class Launch:
             "lxcpath": options.lxcpath,
             "config": options.config,
             "state": "STARTING",
-            "options": options._asdict(),
+            "options": options._replace(restore=None)._asdict(),  # not in a reboot
             "text": text,
             "launcher": [os.getpid(), process.start_time(os.getpid())],
             "init": None,

@@ -17,6 +17,7 @@ from lxcpy.kernel import process
 from lxcpy.rootfs import plan as rootfs_plan
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.launcher import Launch, Options
+from lxcpy.runtime.restoring import Restore
 
 LOG = log.Log("start")
 SPARE = "lxcpy-supervisor: spare launcher"  # the title of one that waits
@@ -58,7 +59,7 @@ def _start(options: Options, report: Channel, stdio: list[int], *, more: bool) -
         process.set_title(f"lxcpy launcher {options.lxcpath} {options.name}")
         os.environ.clear()
         os.environ.update(options.environ)
-        launch = Launch(options, report, stdio, more=more)
+        launch = (Restore if options.restore else Launch)(options, report, stdio, more=more)
         launch.start()
         again = launch.clean
     except Closed:

@@ -7,6 +7,7 @@ client may send a hundred starts and read a hundred answers. Only root and the s
     get       lxcpath, name, detail                → container or null
     start     options (launcher.Options), fds      → pid | already | error
     signal    lxcpath, name, signal: halt|reboot|stop; halt and stop call off a restart that is due
+    expect    lxcpath, name, end                   its end is wanted, or is not any more: lxcpy.restart
     wait      lxcpath, name, states                → state; STOPPED at once for one that does not run
     freeze, thaw   lxcpath, name
     console   lxcpath, name, tty (-1 any, 0 console) → tty, and its master; held until the connection closes
@@ -288,6 +289,11 @@ class Connection:
         called_off = kind != "reboot" and live.pidfd is None and live.restarts.cancel()
         if not called_off or (kind == "stop" and live.state != "STOPPED"):
             live.signal(kind)
+        self.send({"id": number, "ok": True})
+
+    def _do_expect(self, number: Any, request: dict[str, Any]) -> None:
+        """Somebody else is about to end it, and that is wanted; or is not any more."""
+        self._running(request).restarts.asked("stop" if request["end"] else "reboot")
         self.send({"id": number, "ok": True})
 
     def _do_wait(self, number: Any, request: dict[str, Any]) -> None:
