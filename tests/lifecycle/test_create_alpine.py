@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,19 +25,12 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, key: Key) -> Repository:
+def archive(tmp_path: Path, key: Key) -> Repository:
     program = shutil.which("busybox")
     assert program
     found = Repository(tmp_path / "mirror", key)
     tiny(found, Path(program))
     return found
-
-
-@pytest.fixture
-def server(repository: Repository) -> Iterator[Server]:
-    found = Server(repository.root)
-    yield found
-    found.stop()
 
 
 class Creation:
@@ -78,9 +71,9 @@ def create(run: Run, lxcpath: str, names: Callable[[], str], server: Server, key
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "idmapped"])
-def test_a_system_boots(create: Creation, repository: Repository, mapped: bool) -> None:
-    repository.publish()
-    repository.publish(release="latest-stable")
+def test_a_system_boots(create: Creation, archive: Repository, mapped: bool) -> None:
+    archive.publish()
+    archive.publish(release="latest-stable")
     if mapped:
         create.config.write_text(create.config.read_text() + MAPPED)
     root = create.good("extra", "--packages=libthing")
@@ -106,8 +99,8 @@ def test_a_system_boots(create: Creation, repository: Repository, mapped: bool) 
     assert installed.count("\nP:") == 8
     assert "F:var/www\nM:33:34:2770\n" in installed
     assert "R:same\na:0:0:777\nZ:Q1" in installed
-    with tarfile.open(root / "lib/apk/db/scripts.tar") as archive:
-        kinds = sorted(name.rpartition(".")[2] for name in archive.getnames())
+    with tarfile.open(root / "lib/apk/db/scripts.tar") as packed:
+        kinds = sorted(name.rpartition(".")[2] for name in packed.getnames())
     assert kinds == ["post-install", "pre-install", "trigger"]
     assert not os.listdir(root / "lib/apk/exec")
     config = Path(create.lxcpath, create.name, "config")
@@ -119,8 +112,8 @@ def test_a_system_boots(create: Creation, repository: Repository, mapped: bool) 
     boots(create.run, create.words)
 
 
-def test_the_second_comes_from_the_cache(create: Creation, repository: Repository) -> None:
-    repository.publish()
+def test_the_second_comes_from_the_cache(create: Creation, archive: Repository) -> None:
+    archive.publish()
     create.good("-r", "3.99")
     assert sum(path.endswith(".apk") for path in create.server.requests) == 7
     create.good("-r", "3.99")
@@ -135,14 +128,14 @@ def test_the_second_comes_from_the_cache(create: Creation, repository: Repositor
 
 
 @pytest.mark.parametrize("kind", ["RSA256", "RSA512"])
-def test_signatures_of_stronger_hashes(create: Creation, repository: Repository, kind: str) -> None:
-    repository.publish(kind=kind)
+def test_signatures_of_stronger_hashes(create: Creation, archive: Repository, kind: str) -> None:
+    archive.publish(kind=kind)
     create.good("-r", "3.99")
 
 
-def test_what_is_not_signed_or_changed_is_refused(create: Creation, repository: Repository, tmp_path: Path) -> None:
-    repository.publish()
-    index = repository.folder() / "APKINDEX.tar.gz"
+def test_what_is_not_signed_or_changed_is_refused(create: Creation, archive: Repository, tmp_path: Path) -> None:
+    archive.publish()
+    index = archive.folder() / "APKINDEX.tar.gz"
     whole = index.read_bytes()
     words = ("-r", "3.99", "--no-cache")
     other = Key(tmp_path / "other", "other@example.org-2.rsa.pub")
@@ -172,13 +165,13 @@ def test_what_is_not_signed_or_changed_is_refused(create: Creation, repository: 
         assert said in create.bad(*words)
     # A package is what the signed index says, to the last byte.
     index.write_bytes(whole)
-    package = repository.folder() / "thing-1-r0.apk"
+    package = archive.folder() / "thing-1-r0.apk"
     data = package.read_bytes()
     for changed, said in (
         (data[:-20] + bytes([data[-20] ^ 1]) + data[-19:], "wrong datahash"),
         (data[:-1], "wrong datahash"),
         (data + b"x", "larger than it should be"),
-        (repository.add("thing2", {}).read_bytes()[: len(data)], "not the package that the signed index names"),
+        (archive.add("thing2", {}).read_bytes()[: len(data)], "not the package that the signed index names"),
         (b"", "truncated"),
     ):
         package.write_bytes(changed)
@@ -191,25 +184,25 @@ def test_what_is_not_signed_or_changed_is_refused(create: Creation, repository: 
     create.good(*words)
 
 
-def test_a_package_whose_signed_part_lies_is_refused(create: Creation, repository: Repository) -> None:
-    repository.add("liar", {"x": b"x"}, datahash="0" * 64)
-    repository.publish()
+def test_a_package_whose_signed_part_lies_is_refused(create: Creation, archive: Repository) -> None:
+    archive.add("liar", {"x": b"x"}, datahash="0" * 64)
+    archive.publish()
     assert "liar-1-r0.apk: its files are not what its signed part says (wrong datahash)" in create.bad(
         "-r", "3.99", "liar"
     )
 
 
-def test_hostile_packages_stay_inside(create: Creation, repository: Repository, tmp_path: Path) -> None:
+def test_hostile_packages_stay_inside(create: Creation, archive: Repository, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     inside = str(outside).lstrip("/")
-    repository.add("a", {f"{inside}/keep": b"", "escape": str(outside), "up": "../" * 20 + inside})
-    repository.add("b", {"escape/one": b"1", "up/two": b"2"}, depends="a")
+    archive.add("a", {f"{inside}/keep": b"", "escape": str(outside), "up": "../" * 20 + inside})
+    archive.add("b", {"escape/one": b"1", "up/two": b"2"}, depends="a")
     evil = tarfile.TarInfo("../evil")
-    repository.add("c", {"../evil": evil})
+    archive.add("c", {"../evil": evil})
     script = b"#!/bin/sh\nmknod /dev/disk b 8 0; ls /proc/1/root >/seen; ls /sys/class/net >>/seen; exit 0\n"
-    repository.add("d", {}, scripts={"post-install": script})
-    repository.publish()
+    archive.add("d", {}, scripts={"post-install": script})
+    archive.publish()
     root = create.good("-r", "3.99", "b", "d")
     assert os.listdir(outside) == []
     assert sorted(os.listdir(root / inside)) == ["keep", "one", "two"]
@@ -219,15 +212,15 @@ def test_hostile_packages_stay_inside(create: Creation, repository: Repository, 
 
 
 @pytest.mark.parametrize("kind", ["pre-install", "post-install", "trigger"])
-def test_a_failing_script_is_shown(create: Creation, repository: Repository, kind: str) -> None:
-    repository.add(
+def test_a_failing_script_is_shown(create: Creation, archive: Repository, kind: str) -> None:
+    archive.add(
         "bad",
         {"usr/bin/x": b""},
         depends="busybox",
         triggers="/usr/bin",
         scripts={kind: b"#!/bin/sh\necho why $0 $1\nexit 3\n"},
     )
-    repository.publish()
+    archive.publish()
     said = create.bad("-r", "3.99", "bad")
     word = "/usr/bin" if kind == "trigger" else "1-r0"
     assert (
@@ -236,12 +229,12 @@ def test_a_failing_script_is_shown(create: Creation, repository: Repository, kin
     )
 
 
-def test_two_packages_with_one_file(create: Creation, repository: Repository) -> None:
-    repository.add("one", {"usr/share/file": b"one"})
-    repository.add("two", {"usr/share/file": b"two"})
-    repository.add("three", {"usr/share/file": b"three"}, replaces="one")
-    repository.add("four", {"usr/share/file": b"four"}, origin="one")
-    repository.publish()
+def test_two_packages_with_one_file(create: Creation, archive: Repository) -> None:
+    archive.add("one", {"usr/share/file": b"one"})
+    archive.add("two", {"usr/share/file": b"two"})
+    archive.add("three", {"usr/share/file": b"three"}, replaces="one")
+    archive.add("four", {"usr/share/file": b"four"}, origin="one")
+    archive.publish()
     assert "two-1-r0.apk: two and one hold the same file" in create.bad("-r", "3.99", "one", "two")
     root = create.good("-r", "3.99", "three", "one")
     assert (root / "usr/share/file").read_text() == "three"
@@ -249,10 +242,10 @@ def test_two_packages_with_one_file(create: Creation, repository: Repository) ->
     assert (create.good("-r", "3.99", "one", "four") / "usr/share/file").read_text() == "four"
 
 
-def test_what_cannot_be_is_said(create: Creation, repository: Repository, tmp_path: Path) -> None:
-    repository.add("needs", depends="nowhere>=2")
-    repository.add("fights", depends="!thing")
-    repository.publish()
+def test_what_cannot_be_is_said(create: Creation, archive: Repository, tmp_path: Path) -> None:
+    archive.add("needs", depends="nowhere>=2")
+    archive.add("fights", depends="!thing")
+    archive.publish()
     words = ("-r", "3.99")
     assert 'there is no package "nothing"\n  hint: ' in create.bad(*words, "nothing")
     assert 'there is no package "nowhere>=2", which needs needs' in create.bad(*words, "needs")
@@ -269,20 +262,20 @@ def test_what_cannot_be_is_said(create: Creation, repository: Repository, tmp_pa
     assert "is not a public RSA key: too weak (1024 bits)" in create.bad(*words, keys=weak.public.parent)
 
 
-def test_huge_streams_are_refused(create: Creation, repository: Repository) -> None:
-    repository.publish()
+def test_huge_streams_are_refused(create: Creation, archive: Repository) -> None:
+    archive.publish()
     bomb = stream({"APKINDEX": bytes(80 << 20)})
-    (repository.folder() / "APKINDEX.tar.gz").write_bytes(create.key.sign(bomb) + bomb)
+    (archive.folder() / "APKINDEX.tar.gz").write_bytes(create.key.sign(bomb) + bomb)
     assert "a stream larger than it may be" in create.bad("-r", "3.99")
 
 
 @pytest.mark.parametrize("delay", [0.2, 0.3, 0.4, 0.5, 0.7])
 def test_a_kill_at_any_moment_leaves_nothing_that_bars_the_next(
-    create: Creation, repository: Repository, bin: str, delay: float
+    create: Creation, archive: Repository, bin: str, delay: float
 ) -> None:
     """kill -9: processes and mounts go with it (the fixture of all tests looks), the next one begins anew."""
-    repository.add("slow", {}, scripts={"post-install": b"#!/bin/sh\nsleep 300 & sleep 301\n"}, depends="busybox")
-    repository.publish()
+    archive.add("slow", {}, scripts={"post-install": b"#!/bin/sh\nsleep 300 & sleep 301\n"}, depends="busybox")
+    archive.publish()
     name = create.names()
     argv = [f"{bin}/lxcpy-create", "-q", "-P", create.lxcpath, "-n", name, "-t", "alpine", "--"]
     argv += ["-m", create.server.url, "-a", "x86_64", "-r", "3.99", "--keys", str(create.key.public.parent), "slow"]

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import images
@@ -89,20 +89,13 @@ def apk(apk_root: Path, tmp_path: Path) -> Apk:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
+def archive(tmp_path: Path) -> Repository:
     program = shutil.which("busybox")
     assert program
     found = Repository(tmp_path / "mirror", Key(tmp_path / "keys"))
     tiny(found, Path(program))
     found.publish()
     return found
-
-
-@pytest.fixture
-def server(repository: Repository) -> Iterator[Server]:
-    found = Server(repository.root)
-    yield found
-    found.stop()
 
 
 def stanzas(path: Path) -> dict[str, set[str]]:
@@ -121,7 +114,7 @@ def stanzas(path: Path) -> dict[str, set[str]]:
 
 
 def test_alpine_is_apks(
-    run: Run, lxcpath: str, name: str, apk: Apk, repository: Repository, server: Server, tmp_path: Path
+    run: Run, lxcpath: str, name: str, apk: Apk, archive: Repository, server: Server, tmp_path: Path
 ) -> None:
     env = {**os.environ, "LXCPY_CACHE_DIR": str(tmp_path / "cache")}
     made = run(
@@ -153,7 +146,7 @@ def test_alpine_is_apks(
     os.rename(ours, tmp_path / "ours")
     words += ["--root", "/t/ours"]
     listed = apk(*words, "info", "-v").stdout.split()
-    assert sorted(listed) == sorted(f"{path.stem}" for path in repository.folder().glob("*.apk"))
+    assert sorted(listed) == sorted(f"{path.stem}" for path in archive.folder().glob("*.apk"))
     audit = apk(*words, "audit", "--system").stdout.splitlines()
     assert audit == [], audit
     added = apk(*words, *where, "add", "extra")
@@ -187,13 +180,13 @@ def test_versions_are_ordered_as_by_apk(apk: Apk) -> None:
     assert wrong == []
 
 
-def rebuild(root: Path, repository: Repository) -> None:
+def rebuild(root: Path, archive: Repository) -> None:
     """Make packages again out of an installed system: what its database says, with the files that are there."""
     scripts: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(root / "lib/apk/db/scripts.tar.gz") as archive:
-        for info in archive:
+    with tarfile.open(root / "lib/apk/db/scripts.tar.gz") as packed:
+        for info in packed:
             stem, kind = info.name.rsplit(".", 1)
-            content = archive.extractfile(info)
+            content = packed.extractfile(info)
             assert content is not None
             scripts.setdefault(stem.rsplit(".", 1)[0], {})[kind] = content.read()
     triggers = dict(line.split(" ", 1) for line in (root / "lib/apk/db/triggers").read_text().splitlines())
@@ -223,7 +216,7 @@ def rebuild(root: Path, repository: Repository) -> None:
             elif key not in "aZ":
                 fields[key] = value
         if fields["P"] != "linux-virt":
-            repository.add(
+            archive.add(
                 fields["P"], files, version=fields["V"], depends=fields.get("D", ""), provides=fields.get("p", ""),
                 scripts=scripts.get(f"{fields['P']}-{fields['V']}", {}), triggers=triggers.get(fields["C"], ""),
                 replaces=fields.get("r", ""), origin=fields["o"], install_if=fields.get("i", ""),
@@ -241,11 +234,11 @@ def test_a_real_alpine_boots(
     run: Run, lxcpath: str, name: str, apk_root: Path, tmp_path: Path, names: Callable[[], str]
 ) -> None:
     """Alpine's own packages, put together again: its scripts run, OpenRC comes up, apk is happy with what it finds."""
-    repository = Repository(tmp_path / "mirror", Key(tmp_path / "keys"))
-    rebuild(apk_root, repository)
-    repository.add("alpine-base", version="3.99.0-r0", depends=" ".join(sorted(BASE)))
-    repository.publish()
-    server = Server(repository.root)
+    archive = Repository(tmp_path / "mirror", Key(tmp_path / "keys"))
+    rebuild(apk_root, archive)
+    archive.add("alpine-base", version="3.99.0-r0", depends=" ".join(sorted(BASE)))
+    archive.publish()
+    server = Server(archive.root)
     config = tmp_path / "begin.conf"
     config.write_text("lxc.net.0.type = empty\n")
     env = {**os.environ, "LXCPY_CACHE_DIR": str(tmp_path / "cache")}
@@ -318,18 +311,18 @@ def test_an_older_one_is_taken_where_the_newest_cannot_be() -> None:
 @pytest.mark.parametrize("number", range(len(UNIVERSES)))
 def test_packages_are_chosen_as_by_apk(apk: Apk, tmp_path: Path, number: int) -> None:
     packages, asked = UNIVERSES[number]
-    repository = Repository(tmp_path / "mirror", None)
+    archive = Repository(tmp_path / "mirror", None)
     for one in packages:
         extra = {"k": one["k"]} if "k" in one else {}
-        repository.add(
+        archive.add(
             one["n"], version=one["v"], depends=one.get("d", ""), provides=one.get("p", ""), fields=extra,
             install_if=one.get("i", ""),
         )  # fmt: skip
-    repository.publish()
+    archive.publish()
     words = ["/sbin/apk", "--allow-untrusted", "--arch", "x86_64", "--no-network", "--no-cache", "--no-scripts"]
     words += ["-X", "/t/mirror/v3.99/main", "--root", "/t/theirs", "--initdb", "add", *asked.split()]
     done = apk(*words)
-    found = apkformat.stanzas("\n".join(repository.stanzas["main"]), 0)
+    found = apkformat.stanzas("\n".join(archive.stanzas["main"]), 0)
     try:
         ours = sorted(f"{one.name}-{one.version}" for one in apksolve.solve(found, apkformat.terms(asked)))
     except BootstrapError as error:
