@@ -1,7 +1,7 @@
 """Decompression as a stream: gzip, xz, bzip2 from the standard library; zstd from what the machine has.
 
 zstd: the standard library's module (Python 3.14), else backports.zstd, else libzstd by ctypes (systemd, kmod and every
-package manager of today need that library, so it is there).
+package manager of today need that library, so it is there), else the program zstd.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from lxcpy.bootstrap import zstdprogram
 from lxcpy.errors import BootstrapError
 
 _failures: list[type[Exception]] = [OSError, EOFError, ValueError, zlib.error]  # what decompressors raise
-ZSTD = ("compression.zstd", "backports.zstd", "libzstd")  # the best first
+ZSTD = ("compression.zstd", "backports.zstd", "libzstd", "zstd")  # the best first
 CHUNK = 1 << 20  # bytes a decompressor hands out at a time: bounds the memory of a worker
 
 
@@ -128,6 +129,8 @@ def zstd(way: str) -> Callable[[], Decompressor] | None:
         except OSError:
             return None
         return _LibZstd
+    if way == "zstd":
+        return zstdprogram.Decompressor if zstdprogram.find() else None
     try:
         module: Any = __import__(way, fromlist=["x"])
     except ImportError:
@@ -138,7 +141,7 @@ def zstd(way: str) -> Callable[[], Decompressor] | None:
 
 
 def _zstd() -> Callable[[], Decompressor] | None:
-    """The best zstd decompressor of this machine that works inside the process; None if there is none."""
+    """The best zstd decompressor of this machine; None if there is none."""
     return next((found for way in ZSTD if (found := zstd(way)) is not None), None)
 
 
@@ -148,7 +151,7 @@ _makers: dict[str, Callable[[], Decompressor]] = {"gz": _Gzip}
 def prepare(kinds: Iterable[str] = ("gz", "xz", "bz2", "zst")) -> set[str]:
     """Load the decompressors, so that a process which has left the host's files behind can use them.
 
-    Returns the kinds that work inside this process.
+    Returns the kinds that there are.
     """
     for kind in kinds:
         if kind in _makers:
@@ -169,6 +172,12 @@ def prepare(kinds: Iterable[str] = ("gz", "xz", "bz2", "zst")) -> set[str]:
     return set(_makers)
 
 
+def leave() -> None:
+    """To be called by a process that is about to make another directory its root. Raises OSError."""
+    if _makers.get("zst") is zstdprogram.Decompressor:
+        zstdprogram.keep_outside()
+
+
 class Inflater:
     """Compressed bytes in, plain bytes out, as they come; one stream or several behind each other.
 
@@ -181,7 +190,8 @@ class Inflater:
             prepare([kind])
         if kind and kind not in _makers:
             raise BootstrapError(
-                f'nothing here can decompress "{kind}"', hint="install libzstd1 or the Python package backports.zstd"
+                f'nothing here can decompress "{kind}"',
+                hint="install zstd, libzstd1 or the Python package backports.zstd",
             )
         self._current: Decompressor | None = None
 

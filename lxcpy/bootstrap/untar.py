@@ -109,6 +109,7 @@ def _unpack(channel: socket.socket, file: int, packed: str, target: str, rules: 
     """In the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.umask(0)
+    compression.leave()
     os.chroot(target)
     os.chdir("/")
 

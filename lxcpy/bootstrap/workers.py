@@ -124,6 +124,7 @@ class _Packages:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what the request says. Raises Damaged, BootstrapError, OSError."""
         if "root" in request:
+            compression.leave()
             os.chroot(request["root"])
             os.chdir("/")
             return {}

@@ -17,7 +17,7 @@ import pytest
 from debmirror import DPKG, Archive, Fault, Handler, Key, Server, tiny
 from probes import requires
 
-from lxcpy.bootstrap import install, keyring, plan, release
+from lxcpy.bootstrap import compression, install, keyring, plan, release
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Client, Mirrors
 from lxcpy.bootstrap.progress import Silent
@@ -93,6 +93,21 @@ def test_a_system_comes_out(archive: Archive, server: Server, make: Maker, kind:
     server.requests.clear()
     make()
     assert server.requests == ["/dists/tiny/InRelease"]
+
+
+@requires("zstd")
+def test_the_program_zstd_unpacks_too(
+    archive: Archive, make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is neither a module nor the library: the processes that unpack have left the host's root."""
+    monkeypatch.setattr(compression, "ZSTD", ("zstd",))
+    monkeypatch.delitem(compression._makers, "zst", raising=False)
+    tiny(archive, kind="zst")
+    archive.publish()
+    root = make()
+    assert (root / "usr/share/extra").read_text() == "extra\n"
+    assert (root / "var/lib/dpkg/status").read_text().count("Status: install ok installed") == 5
+    monkeypatch.delitem(compression._makers, "zst")
 
 
 def test_scripts_see_nothing_of_the_host(archive: Archive, make: Maker) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from lxcpy.bootstrap import bars, compression, dpkgdb, hostapt, install, machine
 from lxcpy.bootstrap.deb import Deb
 from lxcpy.bootstrap.packages import Index, Term
 from lxcpy.bootstrap.tar import Tar
+from lxcpy.bootstrap.zstdprogram import Frame
 from lxcpy.errors import BootstrapError, UsageError, visible
 from lxcpy.kernel import nosync
 
@@ -153,6 +155,39 @@ def test_every_way_to_zstd(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         compression.inflate("zst", b"junk" * 100)
     with pytest.raises(BootstrapError, match="damaged zst data"):
         compression.inflate("zst", packed[:1000] + b"x" * 1000 + packed[2000:])
+
+
+def test_the_best_way_to_zstd_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of Python's own, the package, the library, the program; where one is missing, the next."""
+    there = list(compression.ZSTD)
+    assert there == ["compression.zstd", "backports.zstd", "libzstd", "zstd"]
+    monkeypatch.setattr(compression, "zstd", lambda way: way if way in there else None)
+    for way in compression.ZSTD:
+        assert compression._zstd() == way
+        there.remove(way)
+    assert compression._zstd() is None
+    monkeypatch.delitem(compression._makers, "zst", raising=False)
+    with pytest.raises(BootstrapError, match='nothing here can decompress "zst"') as caught:
+        compression.Inflater("zst")
+    assert "install zstd" in (caught.value.hint or "")
+
+
+@requires("zstd")
+def test_the_end_of_a_frame_is_found() -> None:
+    """Whatever its header says: checksum, content size, window; blocks of each kind; skippable ones; in any pieces."""
+    noise = random.Random(1).randbytes(400_000)
+    for data in (b"", b"a", b"ab" * 300, bytes(1 << 20), noise):
+        for words in (["-1"], ["-19", "--no-check"], ["--long=20"], ["--no-content-size"]):
+            frame = subprocess.run(["zstd", "-qc", *words], input=data, capture_output=True, check=True).stdout
+            for size in (1, 7, 1 << 20):
+                found = Frame()
+                used = 0
+                more = frame + b"(more"
+                while not found.done:
+                    used += found.feed(more[used : used + size])
+                assert used == len(frame)
+    assert Frame().feed(b"\x5f\x2a\x4d\x18\x02\0\0\0xxmore") == 10
+    assert Frame().feed(b"\x50\x2a\x4d\x18\0\0\0\0more") == 8
 
 
 def test_a_bomb_is_taken_in_pieces() -> None:
