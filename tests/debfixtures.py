@@ -1,7 +1,7 @@
 """A signed archive of Debian's shape, its key, its server and a cache of the test's own; conftest.py gives them to all.
 
-A file that wants more in its archive has a fixture `archive` that takes this one; Alpine's tests have one of another kind,
-which the same server serves.
+A file that wants more in its archive has a fixture `archive` that takes this one; Alpine's tests have one of another
+kind, which the same server serves.
 """
 
 from __future__ import annotations
