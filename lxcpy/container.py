@@ -222,14 +222,16 @@ class Container:
         self._freezer("thaw")
 
     def _freezer(self, verb: str) -> None:
-        supervisor = client.connect_if_any()
-        if supervisor is not None:
-            with supervisor:
-                if supervisor.ask("get", lxcpath=self.lxcpath, name=self.name)["container"]:
-                    supervisor.ask(verb, lxcpath=self.lxcpath, name=self.name)
-                    return
+        """In this process, for it may take long, and the supervisor has others to look after."""
+        found = self.describe(cgroups=True)
+        if found and found["ours"] and found["pid"] and found["state"] != "STOPPED":
+            from lxcpy.cgroups import control
+
+            (control.freeze if verb == "freeze" else control.thaw)(found["cgroups"])
+            client.ask_if_any("get", lxcpath=self.lxcpath, name=self.name)  # it looks, and tells who waits
+            return
         theirs = lxcclient.command(self.lxcpath, self.name)
-        if not theirs.running():
+        if (found and found["ours"]) or not theirs.running():
             raise StateError(f"{self.name} is not running")
         if verb == "freeze":
             theirs.freeze()

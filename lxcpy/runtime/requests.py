@@ -9,7 +9,6 @@ client may send a hundred starts and read a hundred answers. Only root and the s
     signal    lxcpath, name, signal: halt|reboot|stop; halt and stop call off a restart that is due
     expect    lxcpath, name, end                   its end is wanted, or is not any more: lxcpy.restart
     wait      lxcpath, name, states                → state; STOPPED at once for one that does not run
-    freeze, thaw   lxcpath, name
     console   lxcpath, name, tty (-1 any, 0 console) → tty, and its master; held until the connection closes
     winsize   lxcpath, name, rows, columns         of the console
     subscribe                                      → an object for each change of a state
@@ -30,7 +29,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxcpy import log
-from lxcpy.cgroups import control as cgroup_control
 from lxcpy.errors import LxcpyError, StateError
 from lxcpy.runtime import packing
 from lxcpy.runtime.launcher import Options
@@ -308,18 +306,6 @@ class Connection:
             live = self.supervisor.obtain(request["lxcpath"], request["name"])
         self.held.add((live.lxcpath, live.name))
         live.wait(Waiter(states, self, number), change=change)
-
-    def _do_freeze(self, number: Any, request: dict[str, Any]) -> None:
-        live = self._running(request)
-        cgroup_control.freeze(live.record["cgroups"])
-        live.current_state()
-        self.send({"id": number, "ok": True})
-
-    def _do_thaw(self, number: Any, request: dict[str, Any]) -> None:
-        live = self._running(request)
-        cgroup_control.thaw(live.record["cgroups"])
-        live.current_state()
-        self.send({"id": number, "ok": True})
 
     def _do_console(self, number: Any, request: dict[str, Any]) -> None:
         live = self._running(request)
