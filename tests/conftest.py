@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import criutool
 import hypothesis
 import leaks
 import probes
@@ -99,12 +100,7 @@ def lxcpath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def criu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A criu that works here, first in PATH."""
-    monkeypatch.setenv("PATH", f"{os.environ.get('LXCPY_TEST_CRIU', '')}:/usr/sbin:{os.environ['PATH']}".lstrip(":"))
-    if not shutil.which("criu"):
-        pytest.skip("there is no criu; LXCPY_TEST_CRIU=DIRECTORY names one")
-    done = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"the criu here does not suit this kernel: {done.stderr.strip().splitlines()[-1:]}")
+    monkeypatch.setenv("PATH", f"{criutool.folder()}:{os.environ['PATH']}")
 
 
 _COUNT = itertools.count(1)

@@ -1,7 +1,6 @@
 """lxcpy-checkpoint: a container is written to disk and goes on from there; what fails leaves nothing half done.
 
-The real thing needs a criu that suits the kernel: that of PATH, or of the directory LXCPY_TEST_CRIU. Its words and
-those of lxc-checkpoint stand beside each other in tests/oracle/test_checkpoint.py.
+Its words and those of lxc-checkpoint stand beside each other in tests/oracle/test_checkpoint.py.
 """
 
 from __future__ import annotations
