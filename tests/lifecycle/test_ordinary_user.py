@@ -74,6 +74,18 @@ def test_life(place: Place, box: str) -> None:
     assert place.run("start", "-n", box, "-F", "--", "/bin/echo", "done") == "done\n"
 
 
+def test_doctor(place: Place, box: str, bin: str) -> None:
+    done = place.call(f"{bin}/lxcpy-doctor", box)
+    assert done.status == 0, done.output
+    assert f"the container's root (uid {FIRST}) reaches it" in done.output
+    place.root(f"chmod 0700 {HOME}")
+    assert f'"{HOME}" may not be walked through' in place.call(f"{bin}/lxcpy-doctor", box).output
+    done = place.call(f"{bin}/lxcpy-doctor", "--fix", box)
+    assert (done.status, f"fixed: chmod o+x {HOME}" in done.output) == (0, True), done.output
+    place.run("start", "-n", box)
+    place.run("stop", "-n", box, "-k")
+
+
 def test_the_supervisor_is_the_users(place: Place, box: str) -> None:
     place.run("start", "-n", box)
     uid = place.call("id", "-u").output.strip()

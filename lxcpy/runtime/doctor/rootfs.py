@@ -91,7 +91,7 @@ def _mount_aside(kind: str, source: str, config: Config, channel: Channel) -> No
 
 
 def reach(path: str, owner: tuple[int, int], lxcpath: str, config: Config) -> Iterator[Finding]:
-    """Whether the container's root may walk to a directory: asked of the kernel as that user, so ACLs count."""
+    """Whether the container's root may walk to a directory: root asks the kernel as that user, so that ACLs count."""
     if owner == (0, 0):
         return
     blocked = _blocked(os.path.realpath(path), owner)
@@ -115,6 +115,8 @@ def _blocked(path: str, owner: tuple[int, int]) -> str | None:
     """The first directory from / on that these ids may not walk through."""
     parts = path.strip("/").split("/")
     places = ["/", *("/" + "/".join(parts[: number + 1]) for number in range(len(parts)))]
+    if os.geteuid():  # who cannot become them looks at the bits that are for others
+        return next((place for place in places if not os.stat(place).st_mode & 0o001 and not _theirs(place, owner)), None)
     pid = os.fork()
     if pid == 0:
         number = 255
@@ -127,6 +129,13 @@ def _blocked(path: str, owner: tuple[int, int]) -> str | None:
             os._exit(min(number, 254) if number != 255 else 255)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return places[code] if 0 <= code < len(places) else None
+
+
+def _theirs(place: str, owner: tuple[int, int]) -> bool:
+    found = os.stat(place)
+    return (found.st_uid == owner[0] and bool(found.st_mode & 0o100)) or (
+        found.st_gid == owner[1] and bool(found.st_mode & 0o010)
+    )
 
 
 def _owner(root: Fd, owner: tuple[int, int], config: Config) -> Iterator[Finding]:
