@@ -47,14 +47,20 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError):
             raise Closed from None
 
+    def _receive(self) -> Any:
+        return self.socket.recvmsg(LIMIT, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+
     def receive(self) -> tuple[dict[str, Any], list[int]]:
         """Wait for one message: (message, descriptors, now the caller's). Raises Closed at the end of the peer."""
         try:
-            data, ancillary, _flags, _address = self.socket.recvmsg(
-                LIMIT, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _flags, _address = self._receive()
         except ConnectionResetError:
-            raise Closed from None
+            # The peer left with something of ours unread. The kernel tells that first, and once (unix_release_sock sets
+            # sk_err); what the peer has sent before is still there.
+            try:
+                data, ancillary, _flags, _address = self._receive()
+            except ConnectionResetError:
+                raise Closed from None
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

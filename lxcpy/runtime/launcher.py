@@ -8,6 +8,7 @@ that it is the supervisor's child and this process can leave.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
 
 LOG = log.Log("start")
+_DIED = "the container's first process died while it was set up"
+_DIED_HINT = "the kernel's log (dmesg) may say why, such as out of memory"
 
 
 class Options(NamedTuple):
@@ -130,9 +133,33 @@ class Launch:
         state.save(self.record)
         try:
             self._make()
+        except Exception as error:
+            cause = self._cause(error)
+            self.undo()
+            if cause is error:
+                raise
+            raise cause from error
         except BaseException:
             self.undo()
             raise
+
+    def _cause(self, error: Exception) -> Exception:
+        """What the first process said before it ended, where `error` may be only what came of that."""
+        if self.pidfd is None:
+            return error
+        # its namespaces and its channel go a moment before it counts as ended
+        moment = 1.0 if isinstance(error, (OSError, Closed)) else 0.0
+        if not select.select([self.pidfd], [], [], moment)[0]:
+            return error
+        try:
+            while True:
+                message, fds = self.channel.receive()
+                for fd in fds:
+                    os.close(fd)
+                if "failed" in message:
+                    return from_dict(message["failed"])
+        except Closed:
+            return StateError(_DIED, hint=_DIED_HINT) if isinstance(error, Closed) else error
 
     def _make(self) -> None:
         config, options = self.config, self.options
@@ -276,10 +303,7 @@ class Launch:
         try:
             message, fds = self.channel.receive()
         except Closed:
-            raise StateError(
-                "the container's first process died while it was set up",
-                hint="the kernel's log (dmesg) may say why, such as out of memory",
-            ) from None
+            raise StateError(_DIED, hint=_DIED_HINT) from None
         if "failed" in message:
             raise from_dict(message["failed"])
         if "idmap" in message:

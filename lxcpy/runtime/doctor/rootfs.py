@@ -116,7 +116,7 @@ def _blocked(path: str, owner: tuple[int, int]) -> str | None:
     parts = path.strip("/").split("/")
     places = ["/", *("/" + "/".join(parts[: number + 1]) for number in range(len(parts)))]
     if os.geteuid():  # who cannot become them looks at the bits that are for others
-        return next((place for place in places if not os.stat(place).st_mode & 0o001 and not _theirs(place, owner)), None)
+        return next((place for place in places if not _open_to(place, owner)), None)
     pid = os.fork()
     if pid == 0:
         number = 255
@@ -131,11 +131,10 @@ def _blocked(path: str, owner: tuple[int, int]) -> str | None:
     return places[code] if 0 <= code < len(places) else None
 
 
-def _theirs(place: str, owner: tuple[int, int]) -> bool:
+def _open_to(place: str, owner: tuple[int, int]) -> bool:
     found = os.stat(place)
-    return (found.st_uid == owner[0] and bool(found.st_mode & 0o100)) or (
-        found.st_gid == owner[1] and bool(found.st_mode & 0o010)
-    )
+    bit = 0o100 if found.st_uid == owner[0] else 0o010 if found.st_gid == owner[1] else 0o001
+    return bool(found.st_mode & bit)
 
 
 def _owner(root: Fd, owner: tuple[int, int], config: Config) -> Iterator[Finding]:
