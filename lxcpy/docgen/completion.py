@@ -10,42 +10,8 @@ import sys
 
 from lxcpy.cli.options import Command, Option
 from lxcpy.cli.registry import COMMANDS
-from lxcpy.config.system import SYSTEM_KEYS
+from lxcpy.docgen import fish, offers
 from lxcpy.docgen.man import command
-
-# What an option's argument stands for, by the word that the help shows
-KINDS = {
-    "FILE": "file",
-    "PATH": "directory",
-    "DIR": "directory",
-    "TEMPLATE": "template",
-    "NAME": "container",
-    "USER": "user",
-}
-# The first positional argument, of commands that take a verb
-VERBS = {
-    "cache": "list verify prune", "device": "add del", "net": "start stop restart status",
-    "supervisor": "status reexec stop",
-}  # fmt: skip
-NOT_CONTAINERS = ("lvname", "rbdname", "ifname", "rbduser")
-
-
-def kind(option: Option) -> str:
-    """file, directory, container, template, user, choice (see Option.choices) or "" where there is nothing to offer."""
-    if option.choices:
-        return "choice"
-    return "" if option.long in NOT_CONTAINERS or not option.arg else KINDS.get(option.arg.strip("[]"), "")
-
-
-def words(table: Command) -> list[str]:
-    """Every option as it is typed."""
-    found: list[str] = []
-    for option in table.table:
-        if option.short and option.short != "?":
-            found.append(f"-{option.short}")
-        if f"--{option.long}" not in found:
-            found.append(f"--{option.long}")
-    return found
 
 
 def bash() -> str:
@@ -54,42 +20,37 @@ def bash() -> str:
     for name in COMMANDS:
         table = command(name)
         rows = [f"        {name})"]
-        rows += [f'            options="{" ".join(words(table))}"', '            case "$previous" in']
+        rows += [f'            options="{" ".join(offers.words(table))}"', '            case "$previous" in']
         for what, spellings in sorted(_by_action(table).items()):
             rows.append(f"                {'|'.join(spellings)}) {what} ;;")
-        rows += ["            esac", f"            positional={_positional(name, table)}", "            ;;"]
+        rows += ["            esac", f"            positional={offers.positional(name, table)}"]
+        if name == "config":
+            rows.append("            case $first in check | explain) positional=container ;; esac")
+        rows.append("            ;;")
         cases += rows
-    return _BASH.replace("@CASES@", "\n".join(cases)).replace("@COMMANDS@", " ".join(COMMANDS)).replace(
-        "@PROGRAMS@", " ".join(f"lxcpy-{name}" for name in COMMANDS)
-    )
+    programs = " ".join(f"lxcpy-{name}" for name in COMMANDS)
+    return offers.filled(
+        _BASH,
+        {
+            "CASES": "\n".join(cases), "COMMANDS": " ".join(COMMANDS), "PROGRAMS": programs,
+            "RUNS": " | ".join(offers.RUNS_COMMANDS),
+        },
+    )  # fmt: skip
 
 
 def _by_action(table: Command) -> dict[str, list[str]]:
     """Bash code that offers an argument, to the options that want it."""
     actions: dict[str, list[str]] = {}
     for option in table.table:
-        what = kind(option)
+        what = offers.kind(option)
         if option.arg is None or option.optional:
             continue
         code = f'_lxcpy_words "{" ".join(option.choices)}"; return' if what == "choice" else f"_lxcpy_{what}; return"
         if not what:
             code = "return"
         spellings = actions.setdefault(code, [])
-        spellings += _spellings(option)
+        spellings += offers.spellings(option)
     return {code: list(dict.fromkeys(spellings)) for code, spellings in actions.items()}
-
-
-def _spellings(option: Option) -> list[str]:
-    """-n and --name, or --name alone."""
-    return [f"-{option.short}", f"--{option.long}"] if option.short else [f"--{option.long}"]
-
-
-def _positional(name: str, table: Command) -> str:
-    if name == "config":
-        return f'"{" ".join(key.name for key in SYSTEM_KEYS if key.listed)}"'
-    if name in VERBS:
-        return f'"{VERBS[name]}"'
-    return "container" if table.named and name not in ("create", "top", "ls", "monitor") else '""'
 
 
 _BASH = """\
@@ -108,7 +69,7 @@ _lxcpy_template() {
 }
 
 _lxcpy() {
-    local current=$2 previous=$3 command options="" positional="" word index lxcpath=()
+    local current=$2 previous=$3 command options="" positional="" first="" word index begin=1 lxcpath=()
     COMPREPLY=()
     command=${1##*/}
     command=${command#lxcpy-}
@@ -118,12 +79,31 @@ _lxcpy() {
             return
         fi
         command=${COMP_WORDS[1]}
+        begin=2
     fi
-    for ((index = 1; index < COMP_CWORD; index++)); do
+    for ((index = begin; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
-        [ "$word" != -- ] || { compopt -o default; return; }
         case $word in
-            -P) lxcpath=(-P "${COMP_WORDS[index + 1]}") ;;
+            --)
+                case $command in
+                    @RUNS@)
+                        if declare -F _command_offset >/dev/null; then
+                            _command_offset $((index + 1))
+                            return
+                        fi
+                        ;;
+                esac
+                compopt -o default
+                return
+                ;;
+            -P | --lxcpath)
+                word=${COMP_WORDS[index + 1]}
+                [ "$word" != = ] || word=${COMP_WORDS[index + 2]}
+                lxcpath=(-P "${word/#\\~/$HOME}")
+                ;;
+            -P*) lxcpath=(-P "${word#-P}") ;;
+            -*) ;;
+            *) first=${first:-$word} ;;
         esac
     done
     # --option=VALUE arrives as three words
@@ -158,28 +138,21 @@ def zsh() -> str:
     cases = []
     for name in COMMANDS:
         table = command(name)
-        rows = [_zsh_option(option) for option in _once(table)]
-        positional = _positional(name, table)
+        rows = [_zsh_option(option) for option in offers.once(table)]
+        positional = offers.positional(name, table)
         if positional == "container":
             rows.append("'1:container:_lxcpy_containers'")
         elif positional != '""':
             rows.append(f"'1:word:({positional.strip(chr(34))})'")
-        rows.append("'*::argument:_normal'" if name in ("attach", "execute", "unshare") else "'*:argument:_default'")
+        if name == "config":
+            rows.append("'2:container:_lxcpy_containers'")
+        rows.append("'*:argument:_default'")
         joined = " \\\n            ".join(rows)
         cases.append(f"        {name})\n            _arguments -s -S \\\n            {joined}\n            ;;")
     entries = " ".join(f"'{name}:{_zsh_text(summary)}'" for name, (_, summary) in COMMANDS.items())
-    return _ZSH.replace("@CASES@", "\n".join(cases)).replace("@HEADS@", heads).replace("@ENTRIES@", entries)
-
-
-def _once(table: Command) -> list[Option]:
-    """The table without the second spelling of --help and without a long name that was there already."""
-    seen: set[str] = set()
-    found = []
-    for option in table.table:
-        if option.long not in seen:
-            seen.add(option.long)
-            found.append(option)
-    return found
+    return offers.filled(
+        _ZSH, {"CASES": "\n".join(cases), "HEADS": heads, "ENTRIES": entries, "RUNS": " | ".join(offers.RUNS_COMMANDS)}
+    )
 
 
 def _zsh_text(text: str) -> str:
@@ -190,10 +163,10 @@ def _zsh_text(text: str) -> str:
 
 
 def _zsh_option(option: Option) -> str:
-    spellings = _spellings(option)
+    spellings = offers.spellings(option)
     action = ""
     if option.arg is not None:
-        offers = {
+        known = {
             "file": "_files",
             "directory": "_files -/",
             "container": "_lxcpy_containers",
@@ -202,11 +175,11 @@ def _zsh_option(option: Option) -> str:
             "choice": f"({' '.join(option.choices)})",
             "": " ",
         }
-        action = f"{'::' if option.optional else ':'}{_zsh_text(option.arg.strip('[]'))}:{offers[kind(option)]}"
+        action = f"{'::' if option.optional else ':'}{_zsh_text(option.arg.strip('[]'))}:{known[offers.kind(option)]}"
         # an optional argument must be attached: -eX, --long=X
         ends = ("-", "=-") if option.optional else ("", "=")
         spellings = [text + ends[text.startswith("--")] for text in spellings]
-    repeat = "*" if option.many else f"({' '.join(_spellings(option))})" if option.short else ""
+    repeat = "*" if option.many else f"({' '.join(offers.spellings(option))})" if option.short else ""
     return " ".join(f"'{repeat}{text}[{_zsh_text(option.help)}]{action}'" for text in spellings)
 
 
@@ -216,7 +189,8 @@ _ZSH = """\
 
 _lxcpy_containers() {
     local -a names
-    names=(${(f)"$(lxcpy-ls -1 ${opt_args[-P]:+-P ${opt_args[-P]}} 2>/dev/null)"})
+    local lxcpath=${opt_args[-P]:-${opt_args[--lxcpath]}}
+    names=(${(f)"$(lxcpy-ls -1 ${lxcpath:+-P} ${~lxcpath} 2>/dev/null)"})
     _describe container names
 }
 
@@ -240,6 +214,18 @@ _lxcpy() {
         (( CURRENT-- ))
         command=$words[1]
     fi
+    local dashes=${words[(i)--]}
+    if (( dashes < CURRENT )); then
+        case $command in
+        (@RUNS@)
+            shift $dashes words
+            (( CURRENT -= dashes ))
+            _normal
+            ;;
+        (*) _default ;;
+        esac
+        return
+    fi
     case $command in
 @CASES@
     esac
@@ -249,60 +235,12 @@ _lxcpy "$@"
 """
 
 
-def fish() -> dict[str, str]:
-    """A file for each command."""
-    files = {}
-    for name in COMMANDS:
-        program = f"lxcpy-{name}"
-        table = command(name)
-        rows = [f"# fish completion of {program}. Generated by lxcpy.docgen.completion.", f"complete -c {program} -f"]
-        positional = _positional(name, table)
-        if positional == "container":
-            rows.append(f"complete -c {program} -n __fish_is_first_token -a '(lxcpy-ls -1 2>/dev/null)'")
-        elif positional != '""':
-            rows.append(f"complete -c {program} -n __fish_is_first_token -a {_fish_text(positional.strip(chr(34)))}")
-        rows += [_fish_option(program, option) for option in _once(table)]
-        files[f"{program}.fish"] = "\n".join([*rows, ""])
-    entries = [
-        f"complete -c lxcpy -f -n __fish_is_first_token -a {name} -d {_fish_text(summary)}"
-        for name, (_, summary) in COMMANDS.items()
-    ]
-    head = "# fish completion of lxcpy. Generated by lxcpy.docgen.completion."
-    files["lxcpy.fish"] = "\n".join([head, *entries, ""])
-    return files
-
-
-def _fish_text(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _fish_option(program: str, option: Option) -> str:
-    row = f"complete -c {program}" + (f" -s {option.short}" if option.short else "") + f" -l {option.long}"
-    if option.arg is not None:
-        offers = {
-            "file": " -F",
-            "directory": " -xa '(__fish_complete_directories)'",
-            "container": " -xa '(lxcpy-ls -1 2>/dev/null)'",
-            "template": " -Fa '(command ls /opt/lxcpy/share/lxcpy/templates 2>/dev/null) none'",
-            "user": " -xa '(__fish_complete_users)'",
-            "choice": f" -xa {_fish_text(' '.join(option.choices))}",
-            "": " -x",
-        }
-        offer = offers[kind(option)]
-        if option.optional:  # fish knows no attached argument: the option alone
-            offer = ""
-        elif not offer.startswith(" -x"):
-            offer = f" -r{offer}"
-        row += offer
-    return f"{row} -d {_fish_text(option.help)}"
-
-
 def write(directory: str) -> list[str]:
     """Write bash/, zsh/ and fish/ below `directory`; the paths. Raises OSError."""
     files = {"bash/lxcpy": bash(), "zsh/_lxcpy": zsh()}
     source = '. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/lxcpy"\n'
     files |= {f"bash/lxcpy-{name}": source for name in COMMANDS}
-    files |= {f"fish/{name}": text for name, text in fish().items()}
+    files |= {f"fish/{name}": text for name, text in fish.files().items()}
     for path, text in files.items():
         os.makedirs(os.path.join(directory, os.path.dirname(path)), exist_ok=True)
         with open(os.path.join(directory, path), "w", encoding="utf-8") as file:
