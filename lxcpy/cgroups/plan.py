@@ -38,22 +38,30 @@ class HostFacts:
     @classmethod
     def read(cls, layout: Layout, *, relative: bool = False, caller: int | None = None) -> HostFacts:
         """The facts of this host. Root's containers are made below init's groups, unless `relative`
-        (lxc.cgroup.relative); a user's always below the caller's own.
+        (lxc.cgroup.relative); a user's below the caller's own, or this process's where the caller's is not the user's.
 
         caller: the process whose groups are meant; None: this one. A gone one counts as init, for an ordinary user as
         this one.
         """
-        user = os.geteuid() != 0
-        own = relative or user
-        pid = (str(caller) if caller else "self") if own else "1"
-        if not os.path.exists(f"/proc/{pid}/cgroup"):
-            pid, own = ("self", True) if user else ("1", False)
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            found = bases(file.read(), layout, own=own)
-        if not user:
-            return cls(bases=found)
-        # the supervisor's own group is beside the containers'
-        return cls({mount: path.removesuffix(SUPERVISOR).rstrip("/") for mount, path in found.items()}, usable=usable)
+        if os.geteuid() == 0:
+            own = relative and os.path.exists(f"/proc/{caller or 'self'}/cgroup")
+            return cls(bases(_groups_of(str(caller or "self") if own else "1"), layout, own=own))
+        found = {}
+        for pid in ("self", str(caller)) if caller else ("self",):
+            try:
+                groups = bases(_groups_of(pid), layout, own=True)
+            except OSError:  # it has ended
+                continue
+            for mount, path in groups.items():
+                path = path.removesuffix(SUPERVISOR).rstrip("/")  # the supervisor's is beside the containers'
+                if mount not in found or usable(f"{mount}/{path}"):
+                    found[mount] = path
+        return cls(found, usable=usable)
+
+
+def _groups_of(pid: str) -> str:
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def usable(group: str) -> bool:

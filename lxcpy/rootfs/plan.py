@@ -34,7 +34,6 @@ class Facts:
     cgroup_namespace: … and a cgroup namespace
     cgroups:          auto.Hierarchy of each of the host's hierarchies, in the host's order
     drops_sys_admin:  the container will lack CAP_SYS_ADMIN for a reason beyond lxc.cap.*
-    ordinary:         … and who starts it is an ordinary user of the host
     fstab:            the text of lxc.mount.fstab; None: read when the plan is made
     """
 
@@ -44,7 +43,6 @@ class Facts:
     backend: RootSource | None = None
     mount: str = paths.ROOTFS_MOUNT
     userns: bool = False
-    ordinary: bool = False
     cgroup_namespace: bool = True
     cgroups: Sequence[tuple[str, int, Sequence[str], str]] = ()
     drops_sys_admin: bool = False

@@ -104,8 +104,7 @@ def _begin(plan: Plan, label: int, entered: Callable[[], None]) -> NoReturn:
 
 def _leave_host(plan: Plan) -> int:
     """What only the host's root may do; the open attr/exec, or -1."""
-    for directory in plan.cgroups:
-        enter_cgroup(directory)
+    _enter_cgroups(plan.cgroups)
     for name, value in plan.proc:
         _write(f"/proc/self/{name.replace('.', '/')}", value.encode(), f"lxc.proc.{name}")
     for limit, soft, hard in plan.limits:
@@ -121,6 +120,20 @@ def _leave_host(plan: Plan) -> int:
         except FileNotFoundError:
             pass
     return os.open("/proc/self/attr/exec", os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _enter_cgroups(directories: tuple[int, ...]) -> None:
+    asked = False
+    for directory in directories:
+        try:
+            enter_cgroup(directory)
+        except SecurityError as error:
+            if asked or os.geteuid() == 0 or not isinstance(error.__cause__, PermissionError):
+                raise
+            from lxcpy.cgroups import own
+
+            asked = own.ask_systemd("attach")
+            enter_cgroup(directory)
 
 
 def enter_cgroup(directory: int) -> None:

@@ -134,9 +134,6 @@ class Child:
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-            if self.facts.ordinary:
-                # other ids made it undumpable, and its /proc files root's: the user's launcher has to open them
-                process.set_dumpable(True)
         if config.monitor.signal_pdeath:
             process.set_pdeathsig(config.monitor.signal_pdeath)
         if "cgroup" in self.spaces.new:

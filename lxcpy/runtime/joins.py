@@ -301,7 +301,6 @@ def rootfs_facts(config: Config, options: Options, *, spaces: Namespaces, cgroup
         backend=backend,
         mount=config.rootfs.mount or paths.ROOTFS_MOUNT,
         userns="user" in spaces.new or "user" in spaces.share,
-        ordinary=os.geteuid() != 0,
         cgroup_namespace="cgroup" in spaces.new,
         cgroups=tuple(
             rootfs_plan.Hierarchy(mount, version, tuple(controllers), cgroups["payload"][mount])

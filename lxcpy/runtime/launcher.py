@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from lxcpy import log
 from lxcpy.cgroups import layout as cgroup_layout
+from lxcpy.cgroups import own as own_cgroup
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.cgroups import tree as cgroup_tree
 from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, StateError, from_dict, meaning
@@ -171,7 +172,7 @@ class Launch:
             self.report.send({"waiting": True})
             hooks.run_all(config, "pre-start", environment)
         joins.check_rootfs(config)
-        self.record["cgroups"] = cgroup_tree.create(self.cgroups)
+        self._make_groups()
         monitor.Monitor(self.record).enter()
         label = apparmor.plan(
             config.apparmor,
@@ -203,8 +204,11 @@ class Launch:
             self._map_ids()
             mapped.with_ids(cgroup_tree.delegate)(self.record["cgroups"], *self.owner)
         self._limits()
+        # by its new ids the child becomes undumpable, and its /proc files root's: who is not opens them before
+        netns = self._network(environment) if os.geteuid() else None
         self.channel.send({"go": "mapped"})
-        netns = self._network(environment)
+        if netns is None:
+            netns = self._network(environment)
         self.channel.send({"go": "network"})
         message, fds = self._receive()
         # only now: the child's mknod would have to obey them
@@ -224,6 +228,14 @@ class Launch:
         self.record["launcher"] = None
         state.save(self.record)
         self._report(netns, console, masters)
+
+    def _make_groups(self) -> None:
+        room = {}
+        if self.cgroups.enable and os.geteuid():
+            room = own_cgroup.make_room(self.record["cgroups"], self.options.caller)
+        self.record["cgroups"] = cgroup_tree.create(self.cgroups)
+        for mount, group in room.items():
+            self.record["cgroups"]["parents"].setdefault(mount, []).append(group)
 
     def _clone(self, child: init.Child) -> None:
         """The container's first process, held by its channel until it is told to go."""

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("LXCPY_TEST_SYSTEMD"), reason="costly: LXCPY_TEST_SYSTEMD=1 runs it"),
 ]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-PACKAGES = "python3,iproute2,libseccomp2,systemd-sysv"
+PACKAGES = "python3,iproute2,libseccomp2,systemd-sysv,dbus-user-session,libpam-systemd,uidmap"
 INNER = """\
 lxc.uts.name = {name}
 lxc.rootfs.path = dir:/var/lib/lxc/{name}/rootfs
@@ -152,6 +152,38 @@ def test_units(machine: Machine, rootfs: Path, run: Run) -> None:
     done = run("stop", "-P", machine.lxcpath, "-n", machine.name, "-t", "90", "--nokill")
     assert done.returncode == 0, done.stderr
     assert [(tree / "ended").read_text() for tree in (web, other)] == ["halted\n", "halted\nhalted\n"]
+
+
+def test_an_ordinary_user(machine: Machine, rootfs: Path, run: Run) -> None:
+    """In a session's group nothing may be made: the user's systemd gives the supervisor a scope of its own."""
+    assert run("start", "-P", machine.lxcpath, "-n", machine.name).returncode == 0
+    for unit in ("dbus.service", "systemd-logind.service"):
+        machine.until("active", "systemctl", "is-active", unit)
+    machine("useradd", "-m", "-s", "/bin/sh", "ann")
+    machine("sh", "-c", "sed -i /ann/d /etc/subuid /etc/subgid; usermod -v 10000-19999 -w 10000-19999 ann")
+    directory = rootfs / "home/ann/.local/share/lxc/web"
+    directory.mkdir(parents=True)
+    make_rootfs(str(directory / "rootfs"))
+    (directory / "rootfs/init").write_text(INIT)
+    maps = "lxc.idmap = u 0 10000 10000\nlxc.idmap = g 0 10000 10000\n"
+    config = INNER.format(name="web").replace("/var/lib/lxc", "/home/ann/.local/share/lxc")
+    (directory / "config").write_text(config + maps)
+    own = "chown -R ann: .local; chown -R 10000:10000 .local/share/lxc/web/rootfs"
+    machine("sh", "-c", f"cd /home/ann; {own}; chmod 711 .")
+    machine("loginctl", "enable-linger", "ann")
+    uid = machine("id", "-u", "ann")
+    machine.until("active", "systemctl", "is-active", f"user@{uid}.service")
+
+    def ann(*argv: str) -> str:
+        return machine("setpriv", "--reuid", "ann", "--regid", "ann", "--clear-groups", "env", "HOME=/home/ann",
+                       f"XDG_RUNTIME_DIR=/run/user/{uid}", *argv)  # fmt: skip
+
+    ann("lxcpy-start", "-n", "web")
+    pid = ann("lxcpy-info", "-n", "web", "-pH")
+    groups = machine("cat", f"/proc/{pid}/cgroup")
+    assert "/lxcpy-supervisor-" in groups, groups
+    assert ann("lxcpy-attach", "-n", "web", "--", "cat", "/proc/self/cgroup").splitlines()[-1] in ("0::/", "0::/.lxc")
+    ann("lxcpy-stop", "-k", "-n", "web")
 
 
 def _one_unit(machine: Machine) -> None:
