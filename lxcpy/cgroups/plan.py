@@ -197,7 +197,10 @@ def plan(
     hierarchies, left_out = _usable(_used(layout, use), host)
     translation = translate(cgroup.entries, Layout(layout.kind, hierarchies))
     if translation.problems:
-        raise translation.problems[0]
+        problem = translation.problems[0]
+        if left_out:
+            problem.hint = f"you may not make control groups in {', '.join(left_out)}: have root give you one there"
+        raise problem
     limit, payload, monitor, exact = _names(cgroup, name, pattern)
     enable, required = _handed_down(layout.kind, hierarchies, translation.writes)
     pivot = cgroup.dirs.monitor_pivot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from lxcpy import log, paths
 from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.config import load as config_load
-from lxcpy.errors import LxcpyError
+from lxcpy.errors import CgroupError, LxcpyError
 from lxcpy.kernel import process
 from lxcpy.rootfs import plan as rootfs_plan
 from lxcpy.runtime.channel import Channel, Closed
@@ -37,7 +38,8 @@ def serve(report: Channel, *, warm: bool) -> NoReturn:
             process.set_dumpable(False)  # nor what it clones: who shares the pid namespace sees that
         if warm:
             config = config_load.load(os.path.join(paths.data_dir("config"), "debian.common.conf"))
-            cgroup_plan.plan(config.cgroup, name="spare", layout=cgroup_layout.detect())
+            with contextlib.suppress(CgroupError):  # an ordinary user in a group that is not its own
+                cgroup_plan.plan(config.cgroup, name="spare", layout=cgroup_layout.detect())
             rootfs_plan.plan(config, rootfs_plan.Facts("spare"))
         for left in reversed(range(STARTS)):
             _message, fds = report.receive()

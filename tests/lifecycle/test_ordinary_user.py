@@ -193,12 +193,15 @@ def test_limits(place: Place, box: str) -> None:
     done = place.call("lxc-start", "-n", box)
     assert done.status == 1
     assert "lxc.cgroup.blkio.weight" in done.output and f"  at {HOME}/{box}/config:" in done.output
-    # from a group in which nothing may be made
+    assert "you may not make control groups in /sys/fs/cgroup/blkio" in done.output
+    # from a group in which nothing may be made, and the supervisor with it
+    place.root("kill -9 $(cat /run/user/$(id -u ann)/lxcpy/supervisor.lock)")
     become = "setpriv --reuid ann --regid ann --clear-groups env HOME=/home/ann"
     script = f"for one in /sys/fs/cgroup/*/tasks; do echo $$ >$one; done; {become} lxc-start -n {box}"
     done = place.call("sh", "-c", script, user="root")
     assert done.status == 1
     assert "you may not make control groups in any of" in done.output and "Delegate=yes" in done.output
+    place.root("kill -9 $(cat /run/user/$(id -u ann)/lxcpy/supervisor.lock)")
 
 
 def test_ids_have_to_be_granted(place: Place, name: str) -> None:
