@@ -16,9 +16,10 @@ from lxcpy.bootstrap.apkformat import Package
 from lxcpy.bootstrap.apkinstall import Installation
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
-from lxcpy.bootstrap.download import Client, Mirrors, Missing
+from lxcpy.bootstrap.download import Client, Missing, Unavailable
 from lxcpy.bootstrap.imagecache import Images, Record
 from lxcpy.bootstrap.job import Job
+from lxcpy.bootstrap.kept import KeptMirrors
 from lxcpy.bootstrap.proxy import clean
 from lxcpy.bootstrap.rootfscache import RootfsCache
 from lxcpy.errors import BootstrapError, UsageError, meaning
@@ -95,15 +96,16 @@ class System:
         self.used: set[str] = set()
         self.client = Client(access=Access(ca=options.get("ca", ""), apt=hostapt.settings()))
         stack.callback(self.client.close)
+        self.offline = "offline" in options
         mirrors = (options.get("mirror") or settings["mirror"]).replace(",", " ").split()
         job.progress.start("release")
         self.release = self._release(options.get("release") or settings["release"], mirrors)
         self.repositories = [
-            Mirrors(self.client, [f"{base.rstrip('/')}/{self.release}/{name}" for base in mirrors])
+            self._mirrors([f"{base.rstrip('/')}/{self.release}/{name}" for base in mirrors])
             for name in job.template.words("repositories")
         ]
         further = options.get("repository", "").replace(",", " ").split()
-        self.repositories += [Mirrors(self.client, [url.rstrip("/")]) for url in further]
+        self.repositories += [self._mirrors([url.rstrip("/")]) for url in further]
         self.addresses = [one.bases[0] for one in self.repositories]
         found: list[Package] = []
         for number, repository in enumerate(self.repositories):
@@ -111,6 +113,9 @@ class System:
         job.progress.finish("release")
         self.world = [*job.template.words("packages"), *options.get("packages", "").replace(",", " ").split()]
         self.packages = apksolve.solve(found, apkformat.terms(" ".join(self.world)))
+
+    def _mirrors(self, bases: Sequence[str]) -> KeptMirrors:
+        return KeptMirrors(self.client, bases, self.store, offline=self.offline, keep=self.trust)
 
     def _release(self, asked: str, mirrors: Sequence[str]) -> str:
         """The folder of a release; the newest one is known by the number in its own signed index."""
@@ -121,7 +126,7 @@ class System:
                 raise UsageError(f'there is no release "{asked}"', hint="a release is like 3.20, edge or latest-stable")
             return asked
         name = self.job.template.words("repositories")[0]
-        index = self._index(Mirrors(self.client, [f"{base.rstrip('/')}/{asked}/{name}" for base in mirrors]), 0)
+        index = self._index(self._mirrors([f"{base.rstrip('/')}/{asked}/{name}" for base in mirrors]), 0)
         versions = [one.version for one in index if one.name == self.job.template.settings["names_release"]]
         match = re.match(r"(\d+\.\d+)\.", versions[0]) if versions else None
         if match is None:
@@ -129,16 +134,18 @@ class System:
             raise BootstrapError(what, hint="name it: -r 3.20")
         return f"v{match[1]}"
 
-    def _index(self, repository: Mirrors, number: int) -> list[Package]:
+    def _index(self, repository: KeptMirrors, number: int) -> list[Package]:
         path = f"{self.arch}/APKINDEX.tar.gz"
-        try:
-            data = repository.read(path, _LARGEST_INDEX)
-        except Missing as error:
-            raise BootstrapError(
-                str(error), hint="-r names the release, -a the architecture, -m another mirror"
-            ) from error
         name = download.join(repository.bases[0], path)
-        files = apkformat.index(data, self.keys, self.used, name=name, check=self.trust)
+        with repository.session(path):
+            try:
+                data = repository.read(path, _LARGEST_INDEX)
+            except Missing as error:
+                hint = "-r names the release, -a the architecture, -m another mirror"
+                raise Unavailable(
+                    str(error), hint="make the same once without --offline" if self.offline else hint
+                ) from error
+            files = apkformat.index(data, self.keys, self.used, name=name, check=self.trust)
         return apkformat.stanzas(files.get("APKINDEX", b"").decode(errors="replace"), number)
 
     def digest(self) -> str:
@@ -152,6 +159,12 @@ class System:
         missing = [one for one in self.packages if self._record(one) is None]
         if not missing:
             return
+        if self.offline:
+            names = ", ".join(sorted(f"{one.name} {one.version}" for one in missing))
+            raise BootstrapError(
+                f"--offline fetches nothing, and {len(missing)} packages are not in the cache: {names}",
+                hint="make the same once without --offline",
+            )
         self.job.progress.start("download", total=sum(one.size for one in missing), unit="bytes")
         with ThreadPoolExecutor(_FETCHERS) as pool:
             for _ in pool.map(self._fetch, missing):

@@ -30,6 +30,9 @@ _COLUMNS = "{:<15}  {:<10}  {:<5}  {:<7}  {:<14}"  # LXC's
 
 def listing(template: Template, options: Mapping[str, str]) -> str:
     """The server's images that fit the options, as LXC prints them. Raises BootstrapError, UsageError."""
+    if "offline" in options:
+        said = "--offline fetches nothing, and the list is the server's"
+        raise UsageError(said, hint="lxcpy-cache shows what is here")
     client = _client(options)
     try:
         server = Server(client, options, template.settings["server"], mode="system", compat=_COMPAT)
@@ -40,6 +43,8 @@ def listing(template: Template, options: Mapping[str, str]) -> str:
 
 def fill(job: Job) -> str:
     """Make the system and sort the config. Raises BootstrapError, UsageError."""
+    if {"offline", "flush-cache"} <= job.options.keys():
+        raise UsageError("--offline takes the cached image, and --flush-cache none", hint="leave one of them out")
     store = Store(paths.cache_dir())
     with ExitStack() as stack:
         client = _client(job.options)
@@ -67,12 +72,14 @@ def _asked(job: Job, server: Server) -> dict[str, str]:
     """The options with everything that tells an image; what is missing is asked for, as LXC does. Raises UsageError."""
     options = {"variant": "default", **job.options}
     missing = [one for one in _QUESTIONS if one not in options]
-    if missing:
+    if missing and "offline" not in options:
         job.progress.close()  # the terminal is the question's
         if sys.stdin is not None and sys.stdin.isatty():
             sys.stderr.write(_table(_fitting(server.builds(), options)) + "\n")
         for one in missing:
             options[one] = _answer(one)
+    elif missing:
+        raise UsageError(f"template download: --offline needs --{missing[0]}", hint="the server is not asked")
     options["arch"] = machine.debian_arch(options["arch"])
     for one in (*_QUESTIONS, "variant"):
         word(options[one], _QUESTIONS.get(one, one).lower())
@@ -112,7 +119,7 @@ def _cached(job: Job, kept: Images) -> Record | None:
     record = kept.record()
     if record is None or "flush-cache" in job.options:
         return None
-    if "force-cache" in job.options:
+    if {"force-cache", "offline"} & job.options.keys():
         return record
     meta = _metadata(job, kept, record)
     expiry = (meta.text("expiry") or "").strip() if meta else "0"
@@ -124,9 +131,14 @@ def _cached(job: Job, kept: Images) -> Record | None:
 
 def _fetched(job: Job, server: Server, kept: Images, options: Mapping[str, str]) -> Record:
     """The server's newest build, fetched if it is not the cached one. Raises BootstrapError."""
+    names = " ".join(options[one] for one in (*_QUESTIONS, "variant"))
+    if "offline" in options:
+        raise BootstrapError(
+            f"--offline fetches nothing, and the image {names} of {server.url} is not in the cache",
+            hint="make the same once without --offline",
+        )
     builds = _fitting(server.builds(), options)
     if not builds:
-        names = " ".join(options[one] for one in (*_QUESTIONS, "variant"))
         raise BootstrapError(
             f"{server.url} has no image {names}", hint="lxcpy-create -t download -n NAME -- --list shows what there is"
         )

@@ -38,11 +38,11 @@ class Build(NamedTuple):
 
 
 class Server:
-    """One server. Raises UsageError, BootstrapError."""
+    """One server, or several that have the same. Raises UsageError, BootstrapError."""
 
     def __init__(self, client: Client, options: Mapping[str, str], default: str, *, mode: str, compat: int) -> None:
-        address = options.get("server") or default
-        self.mirrors = Mirrors(client, [address if "://" in address else f"https://{address}"])
+        addresses = (options.get("server") or default).replace(",", " ").split()
+        self.mirrors = Mirrors(client, [one if "://" in one else f"https://{one}" for one in addresses])
         self.url = self.mirrors.bases[0]  # without a login
         self.mode, self.compat = mode, compat
         self.validate = "no-validate" not in options
@@ -50,7 +50,7 @@ class Server:
         self.key = _key(options)
         if self.key and not self.keyrings:
             raise UsageError("--keyid: of which keyring?", hint="--keyring=FILE names the file that holds the key")
-        self.bare = urlsplit(self.url).scheme == "http"
+        self.bare = any(urlsplit(base).scheme == "http" for base in self.mirrors.bases)
         if self.bare and self.validate and not self.keyrings:
             raise UsageError(
                 f"{self.url}: anybody on the way could change what comes over http",

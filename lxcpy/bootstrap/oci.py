@@ -44,6 +44,8 @@ def fill(job: Job) -> str:
         raise UsageError(
             "template oci: which image?", hint="--url=oci:PATH:TAG, or docker://NAME where skopeo is installed"
         )
+    if {"offline", "no-cache"} <= job.options.keys():
+        raise UsageError("--offline takes all from the cache, and --no-cache nothing", hint="leave one of them out")
     if "dhcp" in job.options and not os.path.exists(f"{image.HOOKS}/{_DHCP}"):
         raise UsageError(f"--dhcp: there is no {image.HOOKS}/{_DHCP}", hint="it comes with LXC: install its package")
     arch = machine.debian_arch(job.options.get("arch") or machine.host_arch())
@@ -77,7 +79,12 @@ def _layout(job: Job, url: str, arch: str, store: Store, cache: RootfsCache) -> 
     else:
         with cache.workplace(f"{job.name}.oci") as work:
             shared = None if "no-cache" in job.options else f"{store.directory}/oci"
-            _skopeo(job, url, arch, work, shared)
+            if "offline" in job.options:
+                _known(store, url, arch, work)
+            else:
+                _skopeo(job, url, arch, work, shared)
+                if shared:
+                    _remember(store, url, arch, work)
             yield Layout(work, shared), "lxcpy"
         return
     if os.path.isdir(path):
@@ -101,6 +108,32 @@ def _split(text: str) -> tuple[str, str]:
         return path, digest
     path, _, tag = text.partition(":")
     return path, tag
+
+
+def _place(url: str, arch: str) -> str:
+    return f"images/{hashlib.sha256(f'oci:{arch}:{url}'.encode(errors='surrogateescape')).hexdigest()}"
+
+
+def _remember(store: Store, url: str, arch: str, work: str) -> None:
+    """Keep which image a URL meant, for --offline; its blobs are in the cache. Raises BootstrapError."""
+    os.makedirs(f"{store.directory}/images", 0o755, exist_ok=True)
+    with open(f"{work}/index.json", encoding="utf-8") as file:
+        record = {"name": f"{url} {arch}", "build": "", "files": {}, "index": file.read()}
+    store.write(_place(url, arch), json.dumps(record).encode())
+
+
+def _known(store: Store, url: str, arch: str, work: str) -> None:
+    """Make the layout `work` of what is in the cache; blobs are checked as those of any. Raises BootstrapError."""
+    try:
+        index = json.loads(store.read_small(_place(url, arch)) or b"{}")["index"]
+        for name, text in (("index.json", index), ("oci-layout", '{"imageLayoutVersion": "1.0.0"}')):
+            with open(f"{work}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BootstrapError(
+            f'--offline fetches nothing, and "{url}" for {arch} is not in the cache',
+            hint="make the same once without --offline",
+        ) from error
 
 
 def _skopeo(job: Job, url: str, arch: str, work: str, shared: str | None) -> None:

@@ -25,7 +25,7 @@ DOWNLOAD = (
     Setting("release", "r", "NAME", "the release (asked for if it is not given)"),
     Setting("arch", "a", "NAME", "the architecture (asked for if it is not given)"),
     Setting("variant", "v", "NAME", "the variant of the image (default: default)"),
-    Setting("server", "", "URL", "the image server, a name or a URL (default: the template's)"),
+    Setting("server", "", "URL", "the image server, a name or a URL, or several (default: the template's)"),
     Setting("list", "l", None, "print what the server has, those of the above that are given taken as a filter"),
     Setting("ca", "", "FILE", "the certificates of the authority that vouches for the server, a private one"),
     Setting("keyring", "", "FILE", "the keys of which one must have signed the image (default: https has to do)"),
@@ -33,6 +33,7 @@ DOWNLOAD = (
     Setting("no-validate", "", None, "take what comes: no signature, no hash, over http too"),
     Setting("flush-cache", "", None, "forget the cached image"),
     Setting("force-cache", "", None, "take the cached image although it has expired"),
+    Setting("offline", "", None, "take the cached image, fetch nothing"),
 )
 OCI = (
     Setting("url", "u", "URL", "the image: oci:PATH:TAG, oci-archive:FILE:TAG, a path, or what skopeo knows"),
@@ -42,6 +43,7 @@ OCI = (
     Setting("authfile", "", "FILE", "the registry's credentials as skopeo login keeps them"),
     Setting("dhcp", "", None, "run a DHCP client of the host for the container, by LXC's hook"),
     Setting("no-cache", "", None, "neither read nor write a cache"),
+    Setting("offline", "", None, "take what skopeo fetched before, fetch nothing"),
 )
 ALPINE = (
     Setting("release", "r", "RELEASE", "the release, such as 3.20 or edge (default: the newest stable one)"),
@@ -54,6 +56,7 @@ ALPINE = (
     Setting("allow-untrusted", "", None, "take indices that are not signed"),
     Setting("flush-cache", "F", None, "make the cached root filesystem anew"),
     Setting("no-cache", "", None, "neither read nor write a cached root filesystem"),
+    Setting("offline", "", None, "take all from the cache, fetch nothing"),
     Setting("debug", "d", None, "trace the template's scripts, and keep the log"),
 )
 REST = {"alpine": "packages"}  # the option that takes the words which are none

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from lxcpy import __version__
 from lxcpy.bootstrap.access import Access, basic
+from lxcpy.bootstrap.dial import dial
 from lxcpy.bootstrap.proxy import Endpoint, clean, endpoint
 from lxcpy.errors import BootstrapError, meaning
 
@@ -186,7 +187,7 @@ class Client:
         """
         first = through or target
         if target.scheme == first.scheme == "http":
-            return http.client.HTTPConnection(first.host, first.port, timeout=self.timeout)
+            return _dialling(http.client.HTTPConnection(first.host, first.port, timeout=self.timeout))
         if through is not None and target.scheme == through.scheme == "https":
             raise BootstrapError(
                 f"the proxy {through} is asked by https, which cannot carry https to {target.host}",
@@ -194,7 +195,9 @@ class Client:
             )
         context = self.access.tls(target.host)
         if through is None or target.scheme == "http":
-            return http.client.HTTPSConnection(first.host, first.port, timeout=self.timeout, context=context)
+            return _dialling(
+                http.client.HTTPSConnection(first.host, first.port, timeout=self.timeout, context=context)
+            )
         connection = http.client.HTTPSConnection(target.host, target.port, timeout=self.timeout, context=context)
         connection.sock = _tunnel(target, through, context, self.timeout)
         connection.auto_open = 0  # it would connect directly
@@ -208,6 +211,12 @@ class Client:
                 self._open.remove(connection)
 
 
+def _dialling(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+    """Let a connection be opened by `dial`: http.client takes one address after the other, a whole timeout for each."""
+    vars(connection)["_create_connection"] = dial
+    return connection
+
+
 def _tunnel(target: Endpoint, through: Endpoint, context: ssl.SSLContext, timeout: float) -> ssl.SSLSocket:
     """TLS to a host through a proxy: http.client's own forgets the brackets of IPv6 addresses before Python 3.13.
 
@@ -217,7 +226,7 @@ def _tunnel(target: Endpoint, through: Endpoint, context: ssl.SSLContext, timeou
     lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
     if through.user:
         lines.append(f"Proxy-Authorization: {basic(through.user, through.password)}")
-    sock = socket.create_connection((through.host, through.port), timeout)
+    sock = dial((through.host, through.port), timeout)
     try:
         sock.sendall("\r\n".join([*lines, "", ""]).encode())
         with http.client.HTTPResponse(sock, method="CONNECT") as response:

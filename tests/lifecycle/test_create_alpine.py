@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -125,6 +126,48 @@ def test_the_second_comes_from_the_cache(create: Creation, archive: Repository) 
         "/v3.99/community/x86_64/extra-1.10-r0.apk"
     ]
     assert len(list((create.base / "cache/rootfs").glob("*.packed"))) == 1
+
+
+def test_offline_nothing_is_asked(create: Creation, archive: Repository) -> None:
+    archive.publish()
+    archive.publish(release="latest-stable")
+    said = create.bad("--offline")
+    assert "APKINDEX.tar.gz: not in the cache, and --offline fetches nothing" in said
+    assert "make the same once without --offline" in said
+    create.good()
+    create.good("--offline")
+    create.good("--offline", "-F")
+    assert "1 packages are not in the cache: extra 1.10-r0" in create.bad("--offline", "extra")
+    assert create.server.requests == []
+
+
+def test_an_index_is_fetched_once_and_not_believed_unseen(create: Creation, archive: Repository) -> None:
+    archive.publish()
+    create.good("-r", "3.99")
+    create.server.unchanged.clear()
+    create.good("-r", "3.99")
+    assert len(create.server.unchanged) == 2
+    for kept in (create.base / "cache/releases").glob("*main*.kept"):
+        head, _, data = kept.read_bytes().partition(b"\n")
+        evil = data[:-40] + bytes([data[-40] ^ 1]) + data[-39:]
+        sums = [hashlib.sha256(one).hexdigest().encode() for one in (data, evil)]
+        kept.write_bytes(head.replace(*sums) + b"\n" + evil)
+    create.bad("-r", "3.99")
+    create.good("-r", "3.99")  # what is bad is forgotten
+
+
+def test_the_next_mirror_of_a_list_and_ipv6_alone(create: Creation, archive: Repository) -> None:
+    archive.publish()
+    other = Server(archive.root, host="::1")
+    lost = next(archive.folder().glob("alpine-base*"))
+    try:
+        create.server.faults[lost.name] = lambda handler, _: handler.give(404, b"")
+        root = create.good("-r", "3.99", "-m", f"http://127.0.0.1:9,{create.server.url},{other.url}")
+        assert [path.rpartition("/")[2] for path in other.requests] == [lost.name]
+        root = create.good("-r", "3.99", "-m", other.url, "-F")
+        assert other.url in (root / "etc/apk/repositories").read_text()
+    finally:
+        other.stop()
 
 
 @pytest.mark.parametrize("kind", ["RSA256", "RSA512"])

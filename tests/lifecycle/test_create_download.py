@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -136,6 +137,31 @@ def test_the_cache_serves_until_the_image_expires(
     (source / "rootfs.tar.xz").unlink()  # the tree itself is the same, and known
     store.publish("meta/1.0/index-system.7")
     create.good(*IMAGE)
+
+
+def test_offline_nothing_is_asked(
+    create: Creation, store: Images, server: Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """What is here does, expired or not; what is not here is told."""
+    store.add({**files, "meta.tar.xz": images.meta(tmp_path / "m.xz", {"expiry": "1\n"})})
+    store.publish()
+    words = (*IMAGE, "--offline")
+    assert "the image busybox 1.0 amd64 default of" in create.bad(*words)
+    create.good(*IMAGE)
+    create.good(*words)
+    shutil.rmtree(tmp_path / "cache/rootfs")
+    create.good(*words)
+    assert "--offline takes the cached image, and --flush-cache none" in create.bad(*words, "--flush-cache")
+    assert "--offline needs --release" in create.bad("-d", "busybox", "-a", "amd64", "--offline")
+    assert "the list is the server's" in create.bad("--list", "--offline")
+    assert server.requests == []
+
+
+def test_the_next_server_of_a_list(create: Creation, store: Images, server: Server, files: dict[str, Path]) -> None:
+    store.add(files)
+    store.publish()
+    create.good(*IMAGE, "--server", f"https://127.0.0.1:9,{server.url}")
+    assert any(path.endswith("rootfs.tar.xz") for path in server.requests)
 
 
 def test_a_spoilt_cache_is_mended(create: Creation, store: Images, files: dict[str, Path]) -> None:

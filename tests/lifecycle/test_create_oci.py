@@ -277,6 +277,20 @@ def test_a_registry(create: Creation, run: Run, layout: Layout, tmp_path: Path) 
         auth = tmp_path / "auth.json"
         auth.write_text(json.dumps({"auths": {registry.host: {"auth": "bWU6c2VjcmV0"}}}))
         create.good(url, "--authfile", str(auth))
+        # What was fetched once does without the registry.
+        registry.requests.clear()
+        create.good(url, "--offline")
+        assert runs(create, run).startswith("33 50 ")
+        shutil.rmtree(tmp_path / "cache/rootfs")
+        create.good(url, "--offline")
+        assert registry.requests == []
+        said = create.bad(url.replace("app", "other"), "--offline")
+        assert "--offline fetches nothing, and \"docker://" in said
+        assert "make the same once without --offline" in said
+        assert "--no-cache nothing" in create.bad(url, "--offline", "--no-cache")
+        for blob in (tmp_path / "cache/oci/sha256").iterdir():
+            blob.write_bytes(b"x" + blob.read_bytes()[1:])
+        assert "is not that, it is sha256:" in create.bad(url, "--offline")
     finally:
         registry.stop()
     assert not [path for path in (tmp_path / "cache").rglob("*.auth")]
