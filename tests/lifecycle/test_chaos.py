@@ -271,7 +271,7 @@ def nothing_of(one: Box) -> None:
     wait_for(lambda: not traces(one), lambda: traces(one))
 
 
-def wait_for(true: Any, about: Any, seconds: float = 10.0) -> None:
+def wait_for(true: Any, about: Any, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, about()

@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 OPTIONED = [
     name
     for name in COMMANDS
-    if name != "net" and import_module(f"lxcpy.commands.{COMMANDS[name][0]}").COMMAND.common is COMMON
+    if name not in ("net", "doctor") and import_module(f"lxcpy.commands.{COMMANDS[name][0]}").COMMAND.common is COMMON
 ]
 NEWER = {"rbduser"}  # options that LXC got after 5.0.2
 
