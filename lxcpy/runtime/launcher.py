@@ -21,7 +21,7 @@ from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, Stat
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links, undo
-from lxcpy.runtime import hooks, ids, init, joins, lock, mapped, monitor, state
+from lxcpy.runtime import hooks, ids, init, joins, lock, mapped, monitor, pidfile, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
@@ -223,7 +223,7 @@ class Launch:
             hooks.run_all(config, "start-host", environment)
         self.channel.send({"go": "exec"})
         self._await_exec()
-        self._write_pid()
+        pidfile.write(self.options.pidfile, self.pid)
         self.record["state"] = "RUNNING"
         self.record["launcher"] = None
         state.save(self.record)
@@ -342,17 +342,6 @@ class Launch:
         except Closed:
             return
         raise from_dict(message["failed"])
-
-    def _write_pid(self) -> None:
-        """Init's pid, without a newline, as LXC writes its monitor's: ours is nobody's monitor alone."""
-        path = self.options.pidfile
-        if not path:
-            return
-        try:
-            with open(path, "w") as file:
-                file.write(str(self.pid))
-        except OSError as error:
-            raise StateError(f'cannot write the process id to "{path}": {meaning(error)}') from error
 
     def _report(self, netns: int, console: Fd | None, ttys: list[Fd]) -> None:
         assert self.pidfd is not None

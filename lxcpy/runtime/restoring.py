@@ -12,7 +12,7 @@ from lxcpy.kernel.fd import Fd
 from lxcpy.rootfs import apply as rootfs_apply
 from lxcpy.rootfs import plan as rootfs_plan
 from lxcpy.rootfs.context import map_here
-from lxcpy.runtime import criu, hooks, joins, monitor, state
+from lxcpy.runtime import criu, hooks, joins, monitor, pidfile, state
 from lxcpy.runtime.channel import Channel
 from lxcpy.runtime.launcher import LOG, Launch
 from lxcpy.security import apparmor, selinux
@@ -46,7 +46,7 @@ class Restore(Launch):
         work = criu.Work("restore", words["directory"], words["verbose"], words["script"])
         console = self._criu(work)
         cgroup_tree.limit_devices(self.cgroups, self.record["cgroups"])
-        self._write_pid()
+        pidfile.write(self.options.pidfile, self.pid)
         self.record["state"] = "RUNNING"
         self.record["launcher"] = None
         state.save(self.record)

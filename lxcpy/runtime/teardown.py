@@ -18,7 +18,7 @@ from lxcpy.config.model import Config
 from lxcpy.errors import HookError, LxcpyError
 from lxcpy.kernel import process
 from lxcpy.network import links
-from lxcpy.runtime import hooks, joins, mapped, state
+from lxcpy.runtime import hooks, joins, mapped, pidfile, state
 from lxcpy.runtime.monitor import NAMESPACE, Monitor, open_log
 from lxcpy.security import apparmor
 
@@ -79,7 +79,7 @@ def teardown(
         for left in remove_groups(record["cgroups"]):
             clean = False
             LOG.error(f"control group {left} could not be removed")
-    _remove_pidfile(record)
+    pidfile.remove(record)
     if record.get("apparmor"):
         apparmor.remove(record["apparmor"])
     may_reboot = True
@@ -179,18 +179,6 @@ def remove_groups(cgroups: dict[str, Any]) -> list[str]:
         except (LxcpyError, OSError) as error:
             LOG.error(str(error))
     return left
-
-
-def _remove_pidfile(record: state.Record) -> None:
-    path = record["options"].get("pidfile")
-    if not path or not record.get("init"):
-        return
-    try:
-        with open(path) as file:
-            if file.read() == str(record["init"][0]):  # another's by now otherwise
-                os.unlink(path)
-    except OSError:
-        pass
 
 
 def _kill_rest(record: state.Record) -> None:
