@@ -17,7 +17,7 @@ from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.cgroups import own as own_cgroup
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.cgroups import tree as cgroup_tree
-from lxcpy.errors import HookError, LxcpyError, RootfsError, SecurityError, StateError, from_dict, meaning
+from lxcpy.errors import LxcpyError, SecurityError, StateError, from_dict, meaning
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links, undo
@@ -53,16 +53,6 @@ class Options(NamedTuple):
     restore: dict[str, Any] | None = None  # from a dump: directory, verbose, script (restoring.py)
     restart: bool = True  # lxcpy.restart counts for this run
     tries: int = 0  # to start it again, since it last ran well
-
-
-class Started(NamedTuple):
-    """What a started container's descriptors are, in the order in which they travel."""
-
-    pidfd: int
-    netlink: int  # a NETLINK_ROUTE socket in the container's network namespace; -1 when that is the host's
-    console: int
-    ttys: list[int]
-    namespaces: list[tuple[str, int]]
 
 
 class Launch:
@@ -390,5 +380,3 @@ class Launch:
             joins.kill_and_wait(self.pidfd)
         teardown(self.record, failed=True, monitor=monitor.Monitor(self.record))
 
-
-__all__ = ["HookError", "Launch", "Options", "RootfsError"]
