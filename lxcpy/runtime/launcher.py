@@ -8,7 +8,6 @@ that it is the supervisor's child and this process can leave.
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,18 +16,16 @@ from lxcpy.cgroups import layout as cgroup_layout
 from lxcpy.cgroups import own as own_cgroup
 from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.cgroups import tree as cgroup_tree
-from lxcpy.errors import LxcpyError, SecurityError, StateError, from_dict, meaning
+from lxcpy.errors import LxcpyError, SecurityError, from_dict, meaning
 from lxcpy.kernel import idmap, namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.network import links, undo
-from lxcpy.runtime import hooks, ids, init, joins, lock, mapped, monitor, pidfile, state
+from lxcpy.runtime import hooks, ids, init, joins, lastwords, lock, mapped, monitor, pidfile, state
 from lxcpy.runtime.channel import Channel, Closed
 from lxcpy.runtime.teardown import teardown
 from lxcpy.security import apparmor
 
 LOG = log.Log("start")
-_DIED = "the container's first process died while it was set up"
-_DIED_HINT = "the kernel's log (dmesg) may say why, such as out of memory"
 
 
 class Options(NamedTuple):
@@ -125,7 +122,7 @@ class Launch:
         try:
             self._make()
         except Exception as error:
-            cause = self._cause(error)
+            cause = lastwords.cause(error, self.pidfd, self.channel) if self.pidfd else error
             self.undo()
             if cause is error:
                 raise
@@ -133,24 +130,6 @@ class Launch:
         except BaseException:
             self.undo()
             raise
-
-    def _cause(self, error: Exception) -> Exception:
-        """What the first process said before it ended, where `error` may be only what came of that."""
-        if self.pidfd is None:
-            return error
-        # its namespaces and its channel go a moment before it counts as ended
-        moment = 1.0 if isinstance(error, (OSError, Closed)) else 0.0
-        if not select.select([self.pidfd], [], [], moment)[0]:
-            return error
-        try:
-            while True:
-                message, fds = self.channel.receive()
-                for fd in fds:
-                    os.close(fd)
-                if "failed" in message:
-                    return from_dict(message["failed"])
-        except Closed:
-            return StateError(_DIED, hint=_DIED_HINT) if isinstance(error, Closed) else error
 
     def _make(self) -> None:
         config, options = self.config, self.options
@@ -305,7 +284,7 @@ class Launch:
         try:
             message, fds = self.channel.receive()
         except Closed:
-            raise StateError(_DIED, hint=_DIED_HINT) from None
+            raise lastwords.died() from None
         if "failed" in message:
             raise from_dict(message["failed"])
         if "idmap" in message:
