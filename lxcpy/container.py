@@ -68,9 +68,10 @@ class Container:
         """
         answer = client.ask_if_any("get", lxcpath=self.lxcpath, name=self.name, detail=detail)
         found = answer and answer["container"]
-        if found and (found["state"] != "STOPPED" or found.get("restart")):
+        if found and found["state"] != "STOPPED":
             return {**found, "ours": True}
-        return lxcclient.command(self.lxcpath, self.name).now()
+        due = {**found, "ours": True} if found and found.get("restart") else None
+        return lxcclient.command(self.lxcpath, self.name).now() or due
 
     @property
     def state(self) -> str:

@@ -179,8 +179,8 @@ class Live:
         """Its launcher could not make it run, and has undone everything."""
         self.set_state("ABORTING")
         self.set_state("STOPPING")
-        self._start_over({"error": error.to_dict()})
         self.restarts.failed(error)
+        self._start_over({"error": error.to_dict()})
         self.stopped()
 
     def undone(self, ending: Ending, status: int | None) -> None:

@@ -154,6 +154,7 @@ class Restarts:
         self.live = live
         self.pending: Pending | None = None
         self.unwanted = False  # it was called off while the start was under way
+        self.rebooting: Restart | None = None  # the policy under which it reboots
 
     # -- what happens to the container -----------------------------------------------------------------------------
 
@@ -166,12 +167,14 @@ class Restarts:
 
     def ended(self, status: int | None, *, reboot: bool) -> None:
         """Its init has ended, and is torn down next."""
-        self.pending = None
+        live = self.live
+        looked_after = reboot and applies(live.config, launcher.Options(**live.record["options"]))
+        self.pending, self.rebooting = None, live.config.restart if looked_after else None
         try:
             if not reboot:
-                self.pending = after_end(self.live.record, self.live.config, status)
+                self.pending = after_end(live.record, live.config, status)
         except OSError as problem:  # a full disk must not keep it from being torn down
-            say(self.live.name, f"not started again: {problem}")
+            say(live.name, f"not started again: {problem}")
 
     def begins(self, options: launcher.Options) -> None:
         """A start begins; that of a user counts anew."""
@@ -184,16 +187,25 @@ class Restarts:
         """It runs; False: it was called off."""
         if self.pending is not None:
             state.unlink(state.restart_path(*self.pending.key))
-        self.pending = None
+        self.pending = self.rebooting = None
         return not self.unwanted
 
     def failed(self, error: LxcpyError) -> None:
-        """A start has failed."""
-        if self.pending is None:
+        """A start has failed, or was aborted on purpose."""
+        if self.live.starting is not None and self.live.starting.aborted:
+            self.rebooting = None
+            self.cancel()
             return
-        say(self.live.name, f"{_try(self.pending)} failed: {error.what}")
-        tries = self.pending.options["tries"]
-        self.pending = self.pending.after_failure(time.monotonic())
+        options = launcher.Options(**self.live.record["options"])
+        if self.pending is not None:
+            say(self.live.name, f"{_try(self.pending)} failed: {error.what}")
+            self.pending = self.pending.after_failure(time.monotonic())
+        elif self.rebooting is not None:
+            say(self.live.name, f"the start of its reboot failed: {error.what}")
+            self.pending = decide(self.rebooting, options, ran=0.0, now=time.monotonic())
+        else:
+            return
+        tries = options.tries
         try:
             if self.pending is None:
                 give_up(self.live.lxcpath, self.live.name, tries)
@@ -216,7 +228,7 @@ class Restarts:
 
     def resume(self) -> None:
         """Wait for what is due; called once the container is STOPPED, and by a supervisor that takes over."""
-        pending = self.pending
+        pending, self.rebooting = self.pending, None
         if pending is not None and self.live.state == "STOPPED":
             self.live.loop.after(max(pending.due - time.monotonic(), 0.0), lambda: self._due(pending))
 

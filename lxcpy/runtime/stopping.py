@@ -96,7 +96,11 @@ def _rebooted(supervisor: client.Client, number: int, before: dict[str, Any], de
 def _known(supervisor: client.Client, lxcpath: str, name: str) -> dict[str, Any] | None:
     """What the supervisor knows of it, if it is not STOPPED, or is due to start again."""
     found: dict[str, Any] | None = supervisor.ask("get", lxcpath=lxcpath, name=name)["container"]
-    return {**found, "lxcpath": lxcpath} if found and (found["state"] != "STOPPED" or found.get("restart")) else None
+    if not found or (found["state"] == "STOPPED" and not found.get("restart")):
+        return None
+    if found["state"] == "STOPPED" and lxcclient.command(lxcpath, name).running():
+        return None  # a real LXC's monitor has come first
+    return {**found, "lxcpath": lxcpath}
 
 
 def _running(supervisor: client.Client, lxcpath: str, name: str) -> dict[str, Any] | None:

@@ -189,6 +189,27 @@ def test_a_stop_while_it_starts_again_ends_it(box: Define, quick: Run, tmp_path:
     assert one.state == "STOPPED"
 
 
+@pytest.mark.requires("lxc")
+@pytest.mark.parametrize("again", ["restart", "reboot"])
+def test_a_start_that_is_aborted_is_not_tried_again(box: Define, tmp_path: Path, again: str) -> None:
+    gate = tmp_path / "gate"
+    one = box(f"lxc.hook.pre-start = sh -c 'while [ -e {gate} ]; do sleep 0.05; done'\n"
+              "lxcpy.restart = always\n" + SOON)  # fmt: skip
+    one.start()
+    one.await_traps()
+    gate.touch()
+    if again == "restart":
+        crash(one)
+    else:
+        one.signal("reboot")
+    until(lambda: one.state == "STARTING")
+    subprocess.run(["lxc-stop", "-k", "-P", one.lxcpath, "-n", one.name], check=True, timeout=60)
+    until(lambda: one.describe() is None)
+    gate.unlink()
+    time.sleep(0.4)
+    assert one.describe() is None
+
+
 def test_a_restart_that_fails_is_tried_again_and_given_up(box: Define, quick: Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     one = box(f"lxc.hook.pre-start = sh -c '! [ -e {broken} ]'\nlxcpy.restart = on-failure\n"
@@ -201,6 +222,34 @@ def test_a_restart_that_fails_is_tried_again_and_given_up(box: Define, quick: Ru
     one.start()
     assert "given up" not in quick("info", "-n", one.name).stdout
     assert one.kill(10)
+
+
+def test_a_reboot_that_does_not_come_up_is_tried_again(box: Define, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    one = box(f"lxc.hook.pre-start = sh -c '! [ -e {gone} ]'\nlxcpy.restart = on-failure\n" + SOON)
+    one.start()
+    one.await_traps()
+    gone.touch()
+    pid = one.init_pid
+    one.signal("reboot")
+    until(lambda: due(one))
+    gone.unlink()
+    until(lambda: one.init_pid not in (0, pid))
+    found = one.describe(restart=True)
+    assert found and found["restart"]["tries"] >= 1
+
+
+@pytest.mark.requires("lxc")
+def test_real_lxc_may_start_it_meanwhile(box: Define, quick: Run) -> None:
+    one = failing(box("lxcpy.restart = on-failure\n" + LATER), "[ $(grep -c run /runs) = 1 ] && exit 1\nsleep 1000")
+    one.start()
+    until(lambda: due(one))
+    subprocess.run(["lxc-start", "-P", one.lxcpath, "-n", one.name], check=True)
+    assert one.state == "RUNNING"
+    time.sleep(2)  # it was due
+    assert one.state == "RUNNING" and runs(one) == 2 and due(one) is None
+    assert quick("stop", "-k", "-n", one.name).returncode == 0
+    assert one.state == "STOPPED"
 
 
 @pytest.mark.parametrize("how", ["kill", "reexec"])
