@@ -7,10 +7,15 @@ import re
 from typing import NamedTuple
 
 from lxcpy import paths
-from lxcpy.docgen import roff
+from lxcpy.cli.registry import COMMANDS
+from lxcpy.docgen import man, roff
 
 # What a page is called, to its summary
-PAGES = {"json": "what the commands print for programs"}
+PAGES = {
+    "differences": "where lxcpy means to differ from LXC, and why",
+    "json": "what the commands print for programs",
+}
+DIFFERENCES = "Differences from LXC"  # the heading in man/commands/*.md
 TYPES = ("string", "integer", "number", "boolean", "object", "array of strings", "array of objects")
 
 
@@ -62,7 +67,16 @@ def page(name: str, summary: str) -> str:
         # a heading that is a command line keeps its letters
         title = f".SH {roff.escape(heading)}" if heading.startswith("lxcpy-") else roff.section(heading)
         lines += [title, *roff.markdown(prose)]
+    if name == "differences":
+        for command, prose in of_commands().items():
+            lines += [f".SH lxcpy\\-{roff.escape(command)}", *roff.markdown(prose)]
     return roff.finish([*lines, roff.section("see also"), "\\fBlxcpy\\fR(1)"])
+
+
+def of_commands() -> dict[str, str]:
+    """What each command's own page says on its differences from LXC."""
+    found = {name: dict(roff.sections(man.prose(name))).get(DIFFERENCES) for name in COMMANDS}
+    return {name: prose for name, prose in found.items() if prose is not None}
 
 
 def documents() -> list[Document]:

@@ -9,7 +9,7 @@ from lxcpy.cli.options import COMMON, NAME, QUESTION, RCFILE, Command, Option
 from lxcpy.cli.registry import COMMANDS
 from lxcpy.docgen import roff
 
-SEE_ALSO = {"lxcpy.container.conf": 5, "lxcpy.system.conf": 5}
+SEE_ALSO = {"lxcpy.container.conf": 5, "lxcpy.system.conf": 5, "lxcpy-differences": 7}
 
 
 def command(name: str) -> Command:

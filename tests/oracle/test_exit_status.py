@@ -31,7 +31,8 @@ class Case(NamedTuple):
     status: int
     words: str  # split at blanks; the last word may be a script behind " :: "
     path: bool = True  # takes -P
-    lxc: int | None = None  # real LXC's where it is another on purpose, see lxcpy-differences(7); -1: not to be tried
+    lxc: int | None = None  # real LXC's where it is another; -1: not to be tried
+    differs: str = ""  # how lxcpy-differences(7) calls that
     env: str = ""  # NAME=VALUE; NAME= alone is unset
 
 
@@ -47,6 +48,9 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(1, "{nobody} memory.limit_in_bytes"),
     ),
     "checkconfig": (Case(0, "", path=False),),
+    "checkpoint": (
+        Case(1, "-n {runs}"), Case(1, "-n {stopped} -s -D /no/such/place"), Case(1, "-n {nobody} -s -D /no/such/place"),
+    ),
     "config": (
         Case(0, "lxc.lxcpath", path=False), Case(0, "lxc.cgroup.use", path=False), Case(1, "lxc.nothing", path=False),
         Case(0, "check {stopped}", lxc=-1), Case(1, "check {nobody}", lxc=-1), Case(1, "explain {nobody}", lxc=-1),
@@ -60,8 +64,8 @@ CASES: dict[str, tuple[Case, ...]] = {
                Case(1, "-n {nobody} -t no-such-template -f /dev/null")),
     "destroy": (Case(0, "{stopped}-2"), Case(0, "{stopped}-3"), Case(1, "{runs}"), Case(1, "{nobody}")),
     "device": (
-        Case(0, "-n {runs} add /dev/loop-control /dev/lc", lxc=1), Case(1, "-n {stopped} add /dev/full"),
-        Case(1, "-n {nobody} add /dev/full"), Case(1, "-n {runs} add /dev/no-such"),
+        Case(0, "-n {runs} add /dev/loop-control /dev/lc", lxc=1, differs="second name"),
+        Case(1, "-n {stopped} add /dev/full"), Case(1, "-n {nobody} add /dev/full"), Case(1, "-n {runs} add /dev/no-such"),
     ),
     "doctor": (Case(0, "{stopped}"), Case(1, "{nobody}")),
     "execute": (
@@ -70,7 +74,10 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(1, "-n {runs} -- /bin/true"), Case(1, "-n {broken} -- /bin/true"),
     ),
     "freeze": (Case(0, "{runs}"), Case(0, "{runs}"), Case(1, "{stopped}"), Case(1, "{nobody}")),
-    "unfreeze": (Case(0, "{runs}"), Case(0, "{runs}"), Case(1, "{stopped}", lxc=0), Case(1, "{nobody}")),
+    "unfreeze": (
+        Case(0, "{runs}"), Case(0, "{runs}"), Case(1, "{stopped}", lxc=0, differs="a stopped container"),
+        Case(1, "{nobody}"),
+    ),
     "info": (Case(0, "{runs}"), Case(0, "{stopped}"), Case(0, "{runs} -c lxc.nothing"), Case(1, "{nobody}")),
     "ls": (Case(0, ""), Case(0, "--filter {nobody}"), Case(1, "-g")),
     "monitor": (Case(1, "-n ("), Case(1, "-Q")),
@@ -83,7 +90,8 @@ CASES: dict[str, tuple[Case, ...]] = {
     "supervisor": (Case(0, "status", path=False), Case(1, "stop", path=False),
                    Case(3, "status", path=False, env="LXCPY_RUN_DIR=/nowhere")),
     "autostart": (
-        Case(0, ""), Case(0, "-a -A -L"), Case(1, "-g broken -A", lxc=2), Case(2, "-g mixed,broken -A"),
+        Case(0, ""), Case(0, "-a -A -L"), Case(1, "-g broken -A", lxc=2, differs="every attempt"),
+        Case(2, "-g mixed,broken -A"),
     ),
     "stop": (
         Case(0, "{stopped} -k"), Case(2, "{stopped}"), Case(2, "{nobody}"), Case(1, "{deaf} -t 1 --nokill"),
@@ -201,7 +209,7 @@ def test_statuses(sides: list[Side]) -> None:
 
 
 # What takes more than one command is below
-ELSEWHERE = {("console", 0), ("top", 0), ("monitor", 0), ("checkconfig", 1)}
+ELSEWHERE = {("checkpoint", 0), ("console", 0), ("top", 0), ("monitor", 0), ("checkconfig", 1)}
 
 
 @pytest.mark.parametrize("command", sorted(CASES))
