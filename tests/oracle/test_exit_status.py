@@ -65,7 +65,8 @@ CASES: dict[str, tuple[Case, ...]] = {
     "destroy": (Case(0, "{stopped}-2"), Case(0, "{stopped}-3"), Case(1, "{runs}"), Case(1, "{nobody}")),
     "device": (
         Case(0, "-n {runs} add /dev/loop-control /dev/lc", lxc=1, differs="second name"),
-        Case(1, "-n {stopped} add /dev/full"), Case(1, "-n {nobody} add /dev/full"), Case(1, "-n {runs} add /dev/no-such"),
+        Case(1, "-n {stopped} add /dev/full"), Case(1, "-n {nobody} add /dev/full"),
+        Case(1, "-n {runs} add /dev/no-such"),
     ),
     "doctor": (Case(0, "{stopped}"), Case(1, "{nobody}")),
     "execute": (
