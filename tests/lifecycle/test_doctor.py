@@ -282,6 +282,10 @@ def test_firewalls_of_others(lan: Box, doctor: Callable[[Box], Doctor], run: Run
     sh("iptables -P INPUT ACCEPT", "iptables -P FORWARD DROP")
     sh(*check.one("error", "network", "what \"lxcbr0\" forwards")["cure"].split(" && "))
     assert check() == [], "what it says cures it"
+    if shutil.which("iptables-legacy"):
+        sh("iptables-legacy -P FORWARD DROP")
+        sh(*check.one("error", "network", "(chain legacy filter FORWARD)")["cure"].split(" && "))
+        assert check() == [], "what it says cures it"
 
 
 @pytest.mark.requires("bridge", "veth", "macvlan")

@@ -136,6 +136,8 @@ def test_systemd_s_version(root: Path) -> None:
         status = "Package: systemd-sysv\nVersion: 3\n\nPackage: systemd\nStatus: ok\nVersion: 1:229-4ubuntu21\n\n"
         (root / "var/lib/dpkg/status").write_text(status)
         assert systemd.version(fd) == 229
+        (root / "var/lib/dpkg/status").write_text("Package: systemd\n" * 200_000)  # would take hours by a bad pattern
+        assert systemd.version(fd) is None
         (root / "usr/lib/x86_64-linux-gnu/systemd").mkdir(parents=True)
         (root / "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so").touch()
         assert systemd.version(fd) == 252

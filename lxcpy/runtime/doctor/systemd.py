@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from lxcpy.cgroups.layout import Layout, detect
 from lxcpy.config.model import Config
@@ -21,8 +22,9 @@ from lxcpy.runtime.doctor.finding import ERROR, Finding, ok
 CHECK = "systemd"
 V2_COMPLETE = 232
 V1_GONE = 258
-_LIBRARY = re.compile(r"libsystemd-shared-(\d+)")
+_LIBRARY = re.compile(r"libsystemd-shared-(\d{1,9})")
 _FOLDERS = ("usr/lib/systemd", "lib/systemd", "usr/lib64/systemd")
+_ENTRIES = 100_000  # of a directory that are looked at
 _STATUS_LIMIT = 64 << 20  # bytes of dpkg's status file
 
 
@@ -61,10 +63,12 @@ def version(root: Fd) -> int | None:
                 if match := _LIBRARY.match(name):
                     return int(match[1])
     try:
-        text = read_in_root(root.number, "var/lib/dpkg/status", _STATUS_LIMIT).decode(errors="replace")
+        text = b"\n" + read_in_root(root.number, "var/lib/dpkg/status", _STATUS_LIMIT)
     except OSError:
         return None
-    found = re.search(r"^Package: systemd\n(?:.+\n)*?Version: (?:\d+:)?(\d+)", text, re.MULTILINE)
+    # cut out first: a pattern over the whole would take a hostile file's size squared
+    paragraph = text.partition(b"\nPackage: systemd\n")[2].partition(b"\n\n")[0]
+    found = re.search(rb"^Version: (?:\d+:)?(\d{1,9})", paragraph, re.MULTILINE)
     return int(found[1]) if found else None
 
 
@@ -77,7 +81,8 @@ def _multiarch(root: Fd, folder: str) -> list[str]:
 def _names(root: Fd, folder: str) -> list[str]:
     try:
         with open_in_root(root.number, folder, os.O_RDONLY | os.O_DIRECTORY) as directory:
-            return os.listdir(directory.number)
+            with os.scandir(directory.number) as entries:
+                return [entry.name for entry in islice(entries, _ENTRIES)]
     except OSError:
         return []
 
