@@ -80,9 +80,9 @@ def _multiarch(root: Fd, folder: str) -> list[str]:
 
 def _names(root: Fd, folder: str) -> list[str]:
     try:
-        with open_in_root(root.number, folder, os.O_RDONLY | os.O_DIRECTORY) as directory:
-            with os.scandir(directory.number) as entries:
-                return [entry.name for entry in islice(entries, _ENTRIES)]
+        directory = open_in_root(root.number, folder, os.O_RDONLY | os.O_DIRECTORY)
+        with directory, os.scandir(directory.number) as entries:
+            return [entry.name for entry in islice(entries, _ENTRIES)]
     except OSError:
         return []
 
