@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -222,7 +223,7 @@ class _Arrival:
     def begin(self) -> None:
         self.received = 0
         self.failure: BootstrapError | None = None
-        self.plain = bytearray()
+        self.plain = io.BytesIO()
         self.inflater = Inflater(self.kind)
 
     def take(self, offset: int, chunk: bytes) -> None:
@@ -239,8 +240,8 @@ class _Arrival:
         """Raises Wrong."""
         try:
             for part in self.inflater.feed(chunk):
-                self.plain.extend(part)
-                if len(self.plain) > self.limit:
+                self.plain.write(part)
+                if self.plain.tell() > self.limit:
                     raise Wrong(f"{self.name}: larger than it should be (more than {self.limit} bytes decompressed)")
         except BootstrapError as error:
             self.failure = error
@@ -250,7 +251,7 @@ class _Arrival:
         if self.failure:
             raise BootstrapError(f"{self.name}: {self.failure.what}")
         self.inflater.end()
-        return bytes(self.plain)
+        return self.plain.getvalue()  # without a copy, as bytes() of a bytearray would make one
 
 
 def _load(store: Store, name: str) -> Plan | None:
