@@ -178,7 +178,13 @@ class System:
         return self._kept(package).record()
 
     def _fetch(self, package: Package) -> None:
-        kept, path = self._kept(package), f"{self.arch}/{package.file}"
+        kept = self._kept(package)
+        with kept.locked():
+            if kept.record() is None:  # else another process was faster
+                self._fetch_into(kept, package)
+
+    def _fetch_into(self, kept: Images, package: Package) -> None:
+        path = f"{self.arch}/{package.file}"
 
         def advance(amount: int) -> None:
             self.job.progress.advance("download", amount)

@@ -27,7 +27,7 @@ from lxcpy.bootstrap.download import CHUNK, Expected, Mirrors
 from lxcpy.errors import BootstrapError, meaning
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 DRAFT = ".new"  # the end of a small file's name while it is written
 
 
@@ -41,7 +41,7 @@ class Store:
                 os.makedirs(f"{directory}/{part}", 0o755, exist_ok=True)
             _spread(f"{directory}/rootfs")
         except OSError as error:
-            raise _failed(error, directory) from error
+            raise failed(error, directory) from error
 
     def place(self, sha256: str) -> str:
         """The path of an object, there or not."""
@@ -98,9 +98,9 @@ class Store:
             finally:
                 os.close(file)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 _remove(name)  # somebody needs the space
-            raise _failed(error, self.directory) from error
+            raise failed(error, self.directory) from error
 
     def _used(self, expected: Expected) -> bool:
         """`holds`, noted as a use."""
@@ -122,7 +122,7 @@ class Store:
             os.rename(draft, target)
         except OSError as error:
             _remove(draft)
-            raise _failed(error, self.directory) from error
+            raise failed(error, self.directory) from error
 
     def read_small(self, path: str) -> bytes | None:
         """A small file under the cache's directory, unchecked; None if there is none."""
@@ -206,8 +206,9 @@ def _remove(path: str) -> None:
         pass
 
 
-def _failed(error: OSError, directory: str) -> BootstrapError:
-    if error.errno in _FULL:
+def failed(error: OSError, directory: str) -> BootstrapError:
+    """The error for a cache that cannot be used."""
+    if error.errno in FULL:
         return download.full_disk(error, directory)
     return BootstrapError(
         f'cannot use the cache "{directory}": {meaning(error)}', hint="run as root, or set LXCPY_CACHE_DIR"

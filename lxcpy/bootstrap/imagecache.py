@@ -8,15 +8,15 @@ The files themselves are objects of the common cache (cache.py), named by their 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from lxcpy.bootstrap import download
-from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.cache import FULL, Store, failed, open_locked
 from lxcpy.bootstrap.download import CHUNK, Expected, Mirrors
 from lxcpy.errors import BootstrapError, meaning
 
@@ -57,6 +57,23 @@ class Images:
         except OSError:
             pass  # a cache that can only be read
         return record
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While it is looked up and fetched: of many who want the same image one does it, the others wait."""
+        path = f"{self.store.directory}/{self.path}.lock"
+        try:
+            lock = open_locked(path)
+        except OSError as error:
+            raise failed(error, self.store.directory) from error
+        try:
+            yield
+        finally:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            os.close(lock)
 
     def keep(self, record: Record) -> None:
         """Remember. Raises BootstrapError."""
@@ -99,9 +116,11 @@ class Images:
         url = download.join(mirrors.bases[0], path)
         draft = f"{self.store.directory}/objects/partial/{hashlib.sha256(url.encode()).hexdigest()}"
         try:
-            file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            file = open_locked(draft)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                if expected is not None and (known := self._held(expected.sha256)):
+                    os.unlink(draft)
+                    return known  # another process was faster
                 found = _receive(file, mirrors, path, expected, advance, limit)
                 os.fchmod(file, 0o644)
                 place = self.store.place(found.sha256)
@@ -111,9 +130,9 @@ class Images:
             finally:
                 os.close(file)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and expected is not None and (known := self._held(expected.sha256)):
-                return known  # another process was faster
-            raise BootstrapError(f'cannot use the cache "{self.store.directory}": {meaning(error)}') from error
+            if error.errno in FULL and os.path.exists(draft):
+                os.unlink(draft)  # somebody needs the space
+            raise failed(error, self.store.directory) from error
 
     def _held(self, sha256: str) -> Expected | None:
         try:

@@ -57,7 +57,8 @@ def fill(job: Job) -> str:
         kept = Images(store, "\n".join(tells), " ".join(names))
         if "flush-cache" in options:
             kept.forget()
-        record = _cached(job, kept) or _fetched(job, server, kept, options)
+        with kept.locked():
+            record = _cached(job, kept) or _fetched(job, server, kept, options)
         meta = _metadata(job, kept, record)
         _tree(job, store, kept, record, meta, "-".join(["download", *names]))
     image.finish(job, meta, distribution=options["dist"], arch=options["arch"], trusted="no-validate" in options)

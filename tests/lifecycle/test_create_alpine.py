@@ -52,6 +52,12 @@ class Creation:
         argv = ["-m", self.server.url, "-a", "x86_64", "--keys", str(keys or self.key.public.parent), *words]
         return self.run("create", *self.words, "-t", "alpine", "-f", str(self.config), "--", *argv, env=self.env)
 
+    def start(self, bin: str, *words: str) -> subprocess.Popen[bytes]:
+        """As a process that runs beside others."""
+        argv = [f"{bin}/lxcpy-create", "-q", "-P", self.lxcpath, "-n", self.names(), "-t", "alpine"]
+        argv += ["-f", str(self.config), "--", "-m", self.server.url, "-a", "x86_64", "--keys"]
+        return subprocess.Popen([*argv, str(self.key.public.parent), *words], env=self.env, stdin=subprocess.DEVNULL)
+
     def good(self, *words: str, keys: Path | None = None) -> Path:
         done = self(*words, keys=keys)
         assert done.returncode == 0, done.stderr
@@ -139,6 +145,39 @@ def test_offline_nothing_is_asked(create: Creation, archive: Repository) -> None
     create.good("--offline", "-F")
     assert "1 packages are not in the cache: extra 1.10-r0" in create.bad("--offline", "extra")
     assert create.server.requests == []
+
+
+def test_many_at_once_fetch_each_file_once(create: Creation, archive: Repository, bin: str) -> None:
+    """Of several sets, so that none waits for another's root filesystem."""
+    archive.publish()
+    sets = [(), ("extra",), ("thing",), ("extra", "thing"), ("libthing",), ("extra", "libthing")]
+    create.server.requests.clear()
+    running = [create.start(bin, "-r", "3.99", *words) for words in sets]
+    assert [process.wait() for process in running] == [0] * len(sets)
+    fetched = list(create.server.requests)
+    for path in create.server.unchanged:  # asked whether it changed, and it had not
+        fetched.remove(path)
+    assert len(fetched) == len(set(fetched)), fetched
+    assert sum(path.endswith(".apk") for path in fetched) >= 8
+    assert not list((create.base / "cache/images").glob("*.lock"))
+
+
+@pytest.mark.parametrize("size", [900, 2800])
+def test_a_full_cache_is_refused_and_no_harm_is_done(create: Creation, archive: Repository, size: int) -> None:
+    """While packages arrive, while the tree is made."""
+    archive.publish()
+    cache = create.base / "cache"
+    cache.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "small", str(cache)], check=True)
+    try:
+        said = create.bad("-r", "3.99")
+        assert f'cannot write to "{cache}' in said
+        assert "no space left" in said
+        assert not list((cache / "objects/partial").iterdir())
+        subprocess.run(["mount", "-o", "remount,size=64m", str(cache)], check=True)
+        create.good("-r", "3.99")
+    finally:
+        subprocess.run(["umount", str(cache)], check=True)
 
 
 def test_an_index_is_fetched_once_and_not_believed_unseen(create: Creation, archive: Repository) -> None:

@@ -157,6 +157,40 @@ def test_offline_nothing_is_asked(
     assert server.requests == []
 
 
+def test_many_at_once_fetch_each_file_once(
+    create: Creation, store: Images, server: Server, files: dict[str, Path], bin: str
+) -> None:
+    store.add(files)
+    store.publish()
+    server.requests.clear()
+    argv = [f"{bin}/lxcpy-create", "-q", "-P", create.lxcpath, "-t", "download", "-f", str(create.config)]
+    running = [
+        subprocess.Popen([*argv, "-n", create.names(), "--", *IMAGE, "--server", server.url], env=create.env)
+        for _ in range(6)
+    ]
+    assert [process.wait() for process in running] == [0] * 6
+    assert sorted(path.rpartition("/")[2] for path in server.requests) == [
+        "SHA256SUMS", "index-system", "index-system.7", "meta.tar.xz", "rootfs.tar.xz",
+    ]  # fmt: skip
+
+
+def test_a_full_cache_is_refused_and_no_harm_is_done(
+    create: Creation, store: Images, server: Server, files: dict[str, Path], tmp_path: Path
+) -> None:
+    store.add(files)
+    store.publish()
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "small", str(cache)], check=True)
+    try:
+        assert f'cannot write to "{cache}": no space left' in create.bad(*IMAGE)
+        assert not list((cache / "objects/partial").iterdir())
+        subprocess.run(["mount", "-o", "remount,size=64m", str(cache)], check=True)
+        create.good(*IMAGE)
+    finally:
+        subprocess.run(["umount", str(cache)], check=True)
+
+
 def test_the_next_server_of_a_list(create: Creation, store: Images, server: Server, files: dict[str, Path]) -> None:
     store.add(files)
     store.publish()
