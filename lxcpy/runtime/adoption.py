@@ -17,14 +17,34 @@ from lxcpy.runtime.consoles import Console, Ttys
 
 if TYPE_CHECKING:
     from lxcpy.runtime.live import Live
+    from lxcpy.runtime.supervisor import Supervisor
 
 LOG = log.Log("supervisor")
+PAUSE = 0.002  # seconds
 
 
 def restore_terminals(live: Live) -> None:
-    """Make them in a process of their own, for the container may stand in its way; `live` gets them when they are."""
+    """See that they are made; `live` gets them when they are. One after the other: clients are served in between."""
     if not live.config.rootfs.path or (live.config.console.path == "none" and not live.config.tty.max):
         return
+    live.remaking = True
+    live.supervisor.remaking.append(live)
+    if len(live.supervisor.remaking) == 1:
+        live.loop.after(PAUSE, lambda: _next(live.supervisor))
+
+
+def _next(supervisor: Supervisor) -> None:
+    live = supervisor.remaking.popleft()
+    if supervisor.remaking:
+        supervisor.loop.after(PAUSE, lambda: _next(supervisor))
+    if live.pidfd is None:
+        live.remaking = False  # it ended meanwhile
+    else:
+        _remake(live)
+
+
+def _remake(live: Live) -> None:
+    """In a process of its own, for the container may stand in its way."""
     ours, theirs = Channel.pair()
     pid, config = live.pid, live.config
     fd = theirs.fileno()
@@ -53,7 +73,6 @@ def restore_terminals(live: Live) -> None:
             live.console = Console(live.loop, masters.pop(0), config)
         live.ttys = Ttys(masters)
 
-    live.remaking = True
     live.loop.watch(ours.fileno(), answered)
     live.supervisor.in_child(work, keep=[fd])
     theirs.close()

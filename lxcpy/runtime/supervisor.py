@@ -56,6 +56,7 @@ class Supervisor:
         self.launching = 0
         self.pool = Pool(self)
         self.queue: deque[Starting] = deque()  # starts that wait for a processor
+        self.remaking: deque[Live] = deque()  # adopted ones that are to get terminals again
         self.reexec: Reexec | None = None  # one that is under way
         self.started = time.time()
         self.idle_since = time.monotonic()

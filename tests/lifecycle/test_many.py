@@ -6,6 +6,8 @@ LXCPY_MANY sets how many containers there are, LXCPY_CYCLES how many starts and 
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lxcpy.container import Container, states
+from lxcpy.kernel import process
 from lxcpy.runtime import client
 
 if TYPE_CHECKING:
@@ -96,6 +99,32 @@ def test_many_in_one_go(many: list[str], lxcpath: str, run: Run) -> None:
     )
     assert states(lxcpath) == {}
     assert settled()["descriptors"] < 30
+
+
+def test_many_outlive_their_supervisor(many: list[str], lxcpath: str, run: Run) -> None:
+    assert run("autostart", "-P", lxcpath, timeout=600).returncode == 0
+    before = {name: found["pid"] for name, found in states(lxcpath).items()}
+    with process.pidfd_open(status()["pid"]) as pidfd:
+        process.pidfd_send_signal(pidfd.number, signal.SIGKILL)
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+    begin = time.monotonic()
+    assert run("ls", "-P", lxcpath, "-1", "--running").stdout.split() == sorted(many)
+    took = time.monotonic() - begin
+    assert {name: found["pid"] for name, found in states(lxcpath).items()} == before
+    all_run(many, lxcpath, run)
+    wait_for_terminals(many)
+    full = status()
+    print(f"{MANY} taken over in {took:.2f} s; {full['descriptors']} descriptors, {full['resident'] >> 10} KiB")
+    assert run("autostart", "-P", lxcpath, "-k", timeout=600).returncode == 0
+    assert settled()["descriptors"] < 30
+
+
+def wait_for_terminals(many: list[str]) -> None:
+    """Each has a console and a tty again, made by processes that are gone."""
+    deadline = time.monotonic() + PATIENCE
+    while status()["descriptors"] < 5 * len(many):
+        assert time.monotonic() < deadline, status()
+        time.sleep(0.1)
 
 
 def test_many_clients_at_once(many: list[str], lxcpath: str, bin: str, run: Run) -> None:
