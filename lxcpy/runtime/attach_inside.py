@@ -252,6 +252,10 @@ def _restrict(plan: Plan, label: int) -> None:
 
             seccomp.install(plan.filter)
         _switch(plan.uid, plan.gid)
+        if plan.function is not None and plan.drop:
+            # the bounding set cuts at an exec alone, and a function has none
+            sets = capability.get()
+            capability.set(*(held.difference(plan.drop) for held in sets))
     except OSError as error:
         raise SecurityError(f"cannot take on the container's confinement: {error}") from error
 

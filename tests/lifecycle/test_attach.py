@@ -130,6 +130,21 @@ def test_devpts(live: Any) -> None:
         os.close(fd)
 
 
+def test_a_function_inside_has_the_capabilities_of_the_container(box: Any) -> None:
+    one = box("lxc.cap.drop = sys_module sys_ptrace setuid\n")
+    one.start()
+
+    def inside() -> int:
+        with open("/proc/self/status") as file:
+            sets = dict(line.split(":\t") for line in file if line.startswith("Cap"))
+        bounding = int(sets["CapBnd"], 16)
+        return sum(bool(int(sets[name], 16) & ~bounding) for name in ("CapEff", "CapPrm", "CapInh"))
+
+    started = attach.start(one.lxcpath, one.name, attach.Request(terminal=False), inside)
+    os.close(started.pidfd)
+    assert os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1]) == 0
+
+
 def test_a_function_inside(live: Any) -> None:
     """What python3-lxc's attach does: code of the caller's runs there."""
     namespace = os.readlink(f"/proc/{live.init_pid}/ns/net")

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lxcpy.cli import front, launcher
-from lxcpy.kernel import capability
 from lxcpy.runtime import attach, client
 
 if TYPE_CHECKING:
@@ -67,9 +66,6 @@ class Attacker:
 
         def run() -> int:
             os.close(self.stopping)
-            sets = capability.get()
-            kept = sets.permitted & capability.bounding()
-            capability.set(kept, kept, sets.inheritable)  # an exec would do that
             held: list[int] = []
             self.look(held)
             os.write(begin, b"1")
