@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from struct import pack, unpack_from
 
@@ -164,6 +164,23 @@ def in_path(program: str) -> bool:
     """Whether PATH holds an executable of this name."""
     path = os.environ.get("PATH") or os.defpath
     return any(os.access(os.path.join(folder or ".", program), os.X_OK) for folder in path.split(":"))
+
+
+def matched(nets: Sequence[Nic]) -> Sequence[Nic]:
+    """The interfaces with `eth+`, as the link of a phys, replaced by the last device whose name begins so, as in LXC.
+
+    Where there is none it stays. Raises OSError.
+    """
+    if not any(nic.type == "phys" and (nic.link or "").endswith("+") for nic in nets):
+        return nets
+    with open_socket() as sock:
+        names = [one.name for one in links(sock)]
+    found = []
+    for nic in nets:
+        begin = (nic.link or "").removesuffix("+")
+        fitting = [name for name in names if name.startswith(begin)] if begin != nic.link else []
+        found.append(replace(nic, link=fitting[-1]) if nic.type == "phys" and fitting else nic)
+    return found
 
 
 def gather(nets: Iterable[Nic]) -> Facts:

@@ -328,10 +328,11 @@ def map_mount(tree: Fd, namespace: str, pid: int) -> int:
 
 def plan_network(config: Config, name: str, lxcpath: str) -> network_plan.NetworkPlan:
     """The links of a container. Raises NetworkError."""
-    facts = network_facts.gather(config.net)
+    nets = network_facts.matched(config.net)
+    facts = network_facts.gather(nets)
     if os.geteuid():
         facts = replace(facts, ordinary=(lxcpath, name))
-    return network_plan.plan(config.net, facts, config.at)
+    return network_plan.plan(nets, facts, config.at)
 
 
 def network_script(environment: Mapping[str, str], *, fatal: bool = True) -> Callable[[Script], None]:

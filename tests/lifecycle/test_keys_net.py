@@ -95,6 +95,15 @@ def test_net_type_phys(lan: Define) -> None:
     assert "nic0" in netns.names()
 
 
+def test_net_link_of_a_phys_may_be_a_beginning(lan: Define) -> None:
+    netns.sh(*(f"ip link add nic{number} type veth peer name wire{number}" for number in (1, 2)))
+    one = lan("lxc.net.0.type = phys\nlxc.net.0.link = nic+\n")
+    assert names(one) == ["lo", "nic2"]
+    assert {"nic1", "wire2"} <= set(netns.names())
+    assert one.kill(10)
+    assert "nic2" in netns.names()
+
+
 def test_net_flags(lan: Define) -> None:
     up, down = lan(VETH), lan("lxc.net.0.type = veth\nlxc.net.0.link = br0\n")
     for one, wanted in ((up, True), (down, False)):
