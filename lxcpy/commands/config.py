@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from lxcpy.config.model import CgroupEntry
 
+VERBS = ("check", "explain")
+
 
 class Args(CommonArgs):
     listed: bool
@@ -57,7 +59,7 @@ def run(args: Args) -> int:
         sys.stdout.write(help_text(COMMAND, args.prog))
         return 0
     wanted = args.rest[0]
-    if wanted in ("check", "explain"):
+    if wanted in VERBS:
         path = _path(args)
         return _check(path, json=args.json) if wanted == "check" else _explain(path, json=args.json)
     for key in SYSTEM_KEYS:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+VERBS = ("add", "del")
 COMMAND = Command(
     "device",
     "Add a device to a running container or remove one.",
@@ -33,7 +34,7 @@ def run(args: Args) -> int:
         raise UsageError("no command given", hint=f"{args.prog} -n {args.name} -- add /dev/DEVICE")
     verb, device, *inside = args.rest
     name = inside[0] if inside else device
-    if verb not in ("add", "del"):
+    if verb not in VERBS:
         raise UsageError(f'"{verb}" is neither add nor del')
     from lxcpy.network import moving
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lxcpy.cli.options import Command, Option
+from lxcpy.cli.registry import COMMANDS
 from lxcpy.config.system import SYSTEM_KEYS
 
 # What an option's argument stands for, by the word that the help shows
@@ -14,11 +15,6 @@ KINDS = {
     "NAME": "container",
     "USER": "user",
 }
-# The first positional argument, of commands that take a verb
-VERBS = {
-    "cache": "list verify prune", "device": "add del", "net": "start stop restart status",
-    "supervisor": "status reexec stop",
-}  # fmt: skip
 RUNS_COMMANDS = ("attach", "execute", "unshare", "usernsexec")  # of the user's, behind --
 NOT_CONTAINERS = ("lvname", "rbdname", "ifname", "rbduser")
 
@@ -47,10 +43,12 @@ def spellings(option: Option) -> list[str]:
 
 
 def positional(name: str, table: Command) -> str:
+    module = __import__(f"lxcpy.commands.{COMMANDS[name][0]}", fromlist=["VERBS"])
+    words = list(getattr(module, "VERBS", ()))
     if name == "config":
-        return f'"check explain {" ".join(key.name for key in SYSTEM_KEYS if key.listed)}"'
-    if name in VERBS:
-        return f'"{VERBS[name]}"'
+        words += [key.name for key in SYSTEM_KEYS if key.listed]
+    if words:
+        return f'"{" ".join(words)}"'
     return "container" if table.named and name not in ("create", "top", "ls", "monitor") else '""'
 
 
