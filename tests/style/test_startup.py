@@ -57,6 +57,10 @@ def test_help_loads_nothing_heavy(name: str) -> None:
         ["lxcpy-cgroup", "-P", "{lxcpath}", "one", "memory.max"],
         ["lxcpy-autostart", "-P", "{lxcpath}", "-L"],
         ["lxcpy-config", "-l"],
+        ["lxcpy-ls", "--json", "-P", "{lxcpath}"],
+        ["lxcpy-info", "--json", "-P", "{lxcpath}", "one"],
+        ["lxcpy-autostart", "-P", "{lxcpath}", "-L", "--json"],
+        ["lxcpy-config", "-l", "--json"],
     ],
     ids=lambda argv: " ".join(argv),
 )
