@@ -72,10 +72,11 @@ class Creation:
 
         kill: (module, function or Class.method) at whose first call it gets SIGKILL.
         """
+        name, path, settings, parents = self.template
         code = textwrap.dedent(_SCRIPT).format(
-            paths=[str(TESTS), str(TESTS.parent)], cache=os.environ["LXCPY_CACHE_DIR"], path=self.template.path,
-            settings=dict(self.template.settings), url=self.server.url, ring=str(self.key.ring), base=str(self.base),
-            number=number, words=words, kill=kill,
+            paths=[str(TESTS), str(TESTS.parent)], cache=os.environ["LXCPY_CACHE_DIR"],
+            template=(name, path, dict(settings), parents), url=self.server.url, ring=str(self.key.ring),
+            base=str(self.base), number=number, words=words, kill=kill,
         )  # fmt: skip
         return subprocess.Popen([sys.executable, "-c", code], **options)
 
@@ -89,7 +90,7 @@ from types import SimpleNamespace as N
 import debcreate
 from lxcpy.bootstrap.template import Template
 from lxcpy.errors import LxcpyError
-template = Template("debian", {path!r}, {settings!r})
+template = Template(*{template!r})
 create = debcreate.Creation(template, N(url={url!r}), N(ring={ring!r}), Path({base!r}))
 create.count = {number} - 1
 if {kill!r}[0]:

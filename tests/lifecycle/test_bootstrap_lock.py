@@ -9,14 +9,19 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ubuntumirror
 from debcreate import Creation, tiny_template
 from debmirror import Archive, Key, Server, date, tiny
 from probes import requires
 
+from lxcpy import paths
 from lxcpy.bootstrap import reproduce
+from lxcpy.bootstrap import template as templates
+from lxcpy.bootstrap.cache import Store
 from lxcpy.errors import BootstrapError, LxcpyError, UsageError
 
 pytestmark = [requires("root", "gpg", "gpgv", "busybox"), pytest.mark.usefixtures("cache")]
@@ -30,6 +35,11 @@ date +%N >/etc/ssh/ssh_host_rsa_key
 echo $SOURCE_DATE_EPOCH >/epoch
 setfattr -n user.note -v 1 /epoch 2>/dev/null || true
 """
+
+
+@pytest.fixture(scope="module")
+def mirror() -> ubuntumirror.Mirror:
+    return ubuntumirror.build(Store(paths.cache_dir()))
 
 
 @pytest.fixture
@@ -92,6 +102,27 @@ def test_two_builds_from_one_lock_are_the_same(
     assert earlier != digests[0]
     extra = create.base / "again5/c1/rootfs/usr/share/extra"
     assert extra.stat().st_mtime == 1_600_000_000
+
+
+@requires("zstd")
+@pytest.mark.timeout(600)
+def test_real_packages_too(mirror: ubuntumirror.Mirror, tmp_path: Path, cache: Path) -> None:
+    """dpkg, the scripts of real packages, a first user, a password: another cache and another process, one tree."""
+    found = templates.find("ubuntu")
+    small = {**found.settings, "packages.minbase": "apt sudo openssh-server"}
+    server = Server(mirror.root)
+    ring: Any = SimpleNamespace(ring=mirror.ring)
+    create = Creation(found._replace(settings=small), server, ring, tmp_path)
+    lock = tmp_path / "lock"
+    words = ("--variant=minbase", "--password=secret", f"--security-mirror={server.url}")
+    try:
+        root = create(*words, f"--lock={lock}") / "rootfs"
+        assert not list((root / "etc/ssh").glob("ssh_host_*"))
+        assert "$6$" in (root / "etc/shadow").read_text()
+        digest = again(create, 1, tmp_path / "empty", *words, f"--from-lock={lock}")
+    finally:
+        server.stop()
+    assert digest == json.loads(lock.read_text())["tree"]["sha256"] == reproduce.digest(str(root))
 
 
 def test_the_digest_tells_all_that_counts(tmp_path: Path) -> None:
