@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -235,15 +236,24 @@ class _Agent:
         os.mkdir(_INSIDE, 0o700)
         mount.mount(f"/proc/self/fd/{inner}", _INSIDE, None, mount.MS_BIND)
         os.close(inner)
-        # A target on a file system mounted with nodev or noexec would be of no use; here it is only this namespace's.
-        mount.mount(None, _INSIDE, None, mount.MS_REMOUNT | mount.MS_BIND)
+        try:
+            # A target on a file system mounted with nodev or noexec would be of no use; this mount is only ours.
+            mount.mount(None, _INSIDE, None, mount.MS_REMOUNT | mount.MS_BIND)
+        except PermissionError:
+            pass  # in a user namespace the host's flags stay, and so it is for the container
+        _show_devices()
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY)
         mount.pivot_root(".", ".")
-        mount.umount(".", mount.MNT_DETACH)
         os.chdir("/")
         self.outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         socket.sethostname(self.settings.hostname)
         with self.inside():
             _mount_system()
+        # Not before: in a user namespace the kernel mounts /proc and /sys only where the host's are to be seen as well.
+        os.fchdir(old)
+        mount.umount(".", mount.MNT_DETACH)
+        os.close(old)
+        os.chdir("/")
         os.setgroups([])
         os.umask(0o022)
         if self.settings.persona:
@@ -350,6 +360,15 @@ class _Agent:
             os._exit(127)
 
 
+def _show_devices() -> None:
+    """The host's devices over the files that stand for them, where a user namespace could make none. Raises OSError."""
+    directory = f"{_INSIDE}/dev"
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        place = f"{directory}/{name}"
+        if not os.path.islink(directory) and os.path.exists(place) and stat.S_ISREG(os.lstat(place).st_mode):
+            mount.mount(f"/dev/{name}", place, None, mount.MS_BIND)
+
+
 def _mount_system() -> None:
     """/proc without what reaches the machine, and /sys to look at. Raises OSError."""
     quiet = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
@@ -363,4 +382,7 @@ def _mount_system() -> None:
             mount.mount("none", path, "tmpfs", quiet | mount.MS_RDONLY, "size=4k,nr_inodes=2")
         elif os.path.exists(path) and os.path.exists("/dev/null"):
             mount.mount("/dev/null", path, None, mount.MS_BIND)
-    mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)
+    try:
+        mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)
+    except PermissionError:
+        pass  # in a user namespace only with a network of its own

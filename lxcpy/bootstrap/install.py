@@ -120,7 +120,10 @@ def make_devices(root: int) -> None:
     for name in ("pts", "shm"):
         os.mkdir(f"dev/{name}", 0o755, dir_fd=root)
     for name, (major, minor) in _DEVICES.items():
-        os.mknod(f"dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=root)
+        try:
+            os.mknod(f"dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=root)
+        except PermissionError:  # a user namespace: a file to show the host's on
+            os.mknod(f"dev/{name}", stat.S_IFREG | 0o666, dir_fd=root)
         os.chmod(f"dev/{name}", 0o666, dir_fd=root)
     for name, to in _DEVICE_LINKS.items():
         os.symlink(to, f"dev/{name}", dir_fd=root)

@@ -51,8 +51,13 @@ def _remake(live: Live) -> None:
 
     def work() -> None:
         root = Fd(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        mounts = namespace.open_namespace(pid, "mnt")
-        made = terminals.remake(root.number, config, lambda: namespace.setns(mounts.number, namespace.CLONE_NEWNS))
+        spaces = [namespace.open_namespace(pid, name) for name in (("user", "mnt") if os.geteuid() else ("mnt",))]
+
+        def join() -> None:
+            for space in spaces:
+                namespace.setns(space.number)
+
+        made = terminals.remake(root.number, config, join)
         masters = [master.number for master in (made.console, *made.ttys) if master is not None]
         theirs.send({"console": made.console is not None}, masters)
 

@@ -163,6 +163,8 @@ def _run_template(request: Request, template: Any, rootfs: str, config_path: str
         fill(_trees(config))
         return
 
+    os.makedirs(paths.cache_dir(), 0o755, exist_ok=True)  # and what is above it: the user's own
+
     def fill_inside(uid: int, gid: int) -> None:
         try:
             verbs = (copy_tree, remove_tree, blob.pack, blob.unpack, blob.usable)

@@ -130,7 +130,8 @@ def _entry(mount: Mount, directory: str) -> str:
     upper, work = (_overlay_directory(directory, word) for word in ("delta", "work"))
     assert status is not None
     os.chmod(upper, stat.S_IMODE(status.st_mode))  # what is seen of the merged directory is the upper one's
-    os.chown(upper, status.st_uid, status.st_gid)
+    if os.geteuid() == 0:  # else it stays the container's root's, whose files of the host would be nobody's
+        os.chown(upper, status.st_uid, status.st_gid)
     return f"{source} {target} overlay lowerdir={source},upperdir={field(upper)},workdir={field(work)},create=dir"
 
 

@@ -45,9 +45,9 @@ def configure(place: Place, name: str, lines: str) -> None:
     assert done.status == 0, done
 
 
-def groups_of(place: Place) -> list[str]:
-    """What is left of control groups of containers, in all hierarchies."""
-    return place.root("find /sys/fs/cgroup -type d -name 'lxc.payload*'").split()
+def groups_of(place: Place, name: str) -> list[str]:
+    """The control groups of a container, in all hierarchies."""
+    return place.root(f"find /sys/fs/cgroup -type d -name 'lxc.payload.{name}'").split()
 
 
 def test_life(place: Place, box: str) -> None:
@@ -70,7 +70,7 @@ def test_life(place: Place, box: str) -> None:
     assert place.run("attach", "-n", box, "--", "cat", "/proc/1/comm").strip() == "init"
     place.run("stop", "-n", box)
     assert "STOPPED" in place.run("info", "-n", box, "-s")
-    assert groups_of(place) == []
+    assert groups_of(place, box) == []
     assert place.run("start", "-n", box, "-F", "--", "/bin/echo", "done") == "done\n"
 
 
@@ -100,14 +100,18 @@ def test_the_supervisor_is_the_users(place: Place, box: str) -> None:
     for command in ("info", "attach", "stop", "freeze"):
         done = place.call(f"lxc-{command}", "-P", HOME, "-n", box, user="bob")
         assert (done.status, "belongs to another user" in done.output) == (1, True), (command, done)
-    done = place.call("lxc-ls", "-f", "-P", HOME, user="bob", env={"LXCPY_RUN_DIR": run_dir})
-    assert "is another user's" in done.output
+    knock = f"import socket; socket.socket(socket.AF_UNIX).connect({run_dir + '/supervisor.sock'!r})"
+    assert "Permission denied" in place.call(sys.executable, "-c", knock, user="bob").output
     place.root(f"kill -9 {pid}")
     assert "RUNNING" in place.run("info", "-n", box, "-s")
     place.run("attach", "-n", box, "--", "true")
     assert place.root(f"cat {run_dir}/supervisor.lock").strip() != pid
+    console = f"(sleep 1; printf '\\001q') | timeout 30 lxc-console -n {box} -t 1"
+    deadline = time.monotonic() + 30
+    while "Connected to tty 1" not in (said := place.call("sh", "-c", console).output):
+        assert time.monotonic() < deadline, said
     place.run("stop", "-n", box, "-k")
-    assert groups_of(place) == []
+    assert groups_of(place, box) == []
 
 
 def test_copies(place: Place, box: str, names: Callable[[], str]) -> None:
@@ -127,7 +131,9 @@ def test_copies(place: Place, box: str, names: Callable[[], str]) -> None:
     place.run("snapshot", "-n", full, "-d", "snap0")
     place.run("copy", "-n", full, "-N", renamed, "-R")
     assert place.root(f"stat -c %u {HOME}/{renamed}/rootfs/etc/passwd").strip() == str(FIRST)
-    place.run("copy", "-e", "-n", renamed, "-N", full)
+    place.run("copy", "-e", "-n", renamed, "-N", full, "-m", "bind=/usr/share:/mnt:ro,overlay=/home/ann:/opt")
+    place.run("attach", "-n", full, "--", "sh", "-ec", "ls /mnt/doc >/dev/null; echo a >/opt/file")
+    assert place.root("ls /home/ann") == ""
     place.run("stop", "-n", full, "-k")
     deadline = time.monotonic() + 30
     while full in place.run("ls", "-1").split():
@@ -149,7 +155,7 @@ def test_network(place: Place, box: str, name: str, names: Callable[[], str]) ->
     done = place.call("lxc-start", "-n", box)
     assert done.status == 1
     assert "lxc-user-nic refused the veth on lxcbr0" in done.output and "/etc/lxc/lxc-usernet" in done.output
-    assert groups_of(place) == []
+    assert groups_of(place, box) == []
     place.root("echo ann veth lxcbr0 1 >>/etc/lxc/lxc-usernet")
     place.run("start", "-n", box)
     assert "10.0.3.7/24" in place.run("attach", "-n", box, "--", "ip", "addr", "show", "wan")
@@ -186,11 +192,11 @@ def test_limits(place: Place, box: str) -> None:
     place.run("cgroup", "-n", box, "memory.limit_in_bytes", "65M")
     # groups that the container's root makes are not the user's, and go too
     place.run("attach", "-n", box, "--", "sh", "-ec", "mount -t cgroup -o pids pids /mnt; mkdir -p /mnt/a/b/c")
-    assert len(groups_of(place)) > 1
+    assert len(groups_of(place, box)) > 1
     assert place.root("find /sys/fs/cgroup/pids -type d -name c").split() != []
     assert place.root("find /sys/fs/cgroup/blkio -type d -name 'lxc.payload*'") == ""
     place.run("stop", "-n", box, "-k")
-    assert groups_of(place) == []
+    assert groups_of(place, box) == []
     configure(place, box, "lxc.cgroup.blkio.weight = 500\n")
     done = place.call("lxc-start", "-n", box)
     assert done.status == 1
