@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import json
+import select
 import socket
 from typing import Any
 
@@ -46,6 +47,12 @@ class Channel:
             self.socket.sendmsg([json.dumps(message).encode()], ancillary, socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             raise Closed from None
+
+    def ended(self) -> bool:
+        """Has the peer gone?"""
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))  # POLLHUP is told in any case
 
     def _receive(self) -> Any:
         return self.socket.recvmsg(LIMIT, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)

@@ -118,9 +118,16 @@ class Launch:
         # after STARTING was announced: who changes the container looks for that when it has the lock
         lock.check(os.path.join(self.options.lxcpath, self.options.name))
         self.decide()
+        if self.report.ended():  # another supervisor may have begun to start it: leave it alone
+            raise Closed
         state.save(self.record)
         try:
             self._make()
+        except Closed:
+            if self.record["state"] != "RUNNING":
+                self.undo()
+                raise
+            # the supervisor has died since; the next one finds a container that runs
         except Exception as error:
             cause = lastwords.cause(error, self.pidfd, self.channel) if self.pidfd else error
             self.undo()

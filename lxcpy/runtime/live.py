@@ -18,7 +18,7 @@ from lxcpy import log
 from lxcpy.cgroups import control as cgroup_control
 from lxcpy.config.load import load_text
 from lxcpy.config.model import Config
-from lxcpy.errors import LxcpyError, StateError
+from lxcpy.errors import LxcpyError, StateError, meaning
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
 from lxcpy.runtime import adoption, joins, launcher, lxcmonitor, starting, state
@@ -209,8 +209,11 @@ class Live:
         self.state = "RUNNING"
         spaces = joins.namespaces(self.config, record["options"]["share"])
         if "net" in spaces.new or "net" in spaces.share:
-            with namespace.open_namespace(self.pid, "net") as netns:
-                self.netlink = joins.netlink_in(netns)
+            try:
+                with namespace.open_namespace(self.pid, "net") as netns:
+                    self.netlink = joins.netlink_in(netns)
+            except OSError as error:  # it has just ended: its pidfd says so next
+                LOG.warn(f"{self.name}: no view of its network: {meaning(error)}")
         self.current_state()
         adoption.restore_terminals(self)
 

@@ -15,7 +15,7 @@ import pytest
 
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import process
-from lxcpy.runtime import client
+from lxcpy.runtime import client, state
 
 if TYPE_CHECKING:
     from conftest import Define
@@ -40,6 +40,19 @@ def try_to(call: object) -> None:
         call()  # type: ignore[operator]
     except LxcpyError:
         pass
+
+
+def test_a_launcher_whose_supervisor_has_died_leaves_what_runs(box: Define) -> None:
+    """It has written that the container runs; the next supervisor would find that true, and undo nothing."""
+    one = box("lxc.hook.start-host = sh -c 'kill -9 $(cat $LXCPY_RUN_DIR/supervisor.lock)'\n")
+    try_to(one.start)
+    deadline = time.monotonic() + 30
+    while (record := state.load(one.lxcpath, one.name)) is None or record["state"] != "RUNNING":
+        assert time.monotonic() < deadline, record
+        time.sleep(0.02)
+    time.sleep(0.3)  # to report it takes no time
+    assert (one.state, one.init_pid) == ("RUNNING", record["init"][0])
+    assert one.sh("echo hello") == "hello\n"
 
 
 @pytest.mark.parametrize("hook", ["pre-start", "mount", "start-host"])
