@@ -26,6 +26,22 @@ def helper() -> str | None:
     return next((path for path in HELPERS if os.access(path, os.X_OK)), None)
 
 
+def grants(link: str) -> int:
+    """How many veths on a bridge lxc-usernet(5) grants the caller, by name or by @group."""
+    import grp
+    import pwd
+
+    try:
+        with open(USERNET, errors="replace") as file:
+            rows = [line.partition("#")[0].split() for line in file]
+        names = {pwd.getpwuid(os.geteuid()).pw_name}
+        names |= {f"@{entry.gr_name}" for entry in grp.getgrall() if names & set(entry.gr_mem)}
+    except (OSError, KeyError):
+        return 0
+    return sum(int(row[3]) for row in rows if len(row) == 4 and row[0] in names and row[1:3] == ["veth", link]
+               and row[3].isdigit())  # fmt: skip
+
+
 def unfit(nic: Nic) -> str | None:
     """What an ordinary user's container cannot have of this interface; None: nothing."""
     if nic.type not in ("veth", "empty"):

@@ -159,6 +159,24 @@ def test_groups_that_cannot_be_made(own_host: str, doctor: Callable[[Box], Docto
     assert "mount -o remount,rw" in found["cure"]
 
 
+def test_a_mount_that_allows_no_programs_and_has_no_room(
+    own_host: str, doctor: Callable[[Box], Doctor], box: Define
+) -> None:
+    one = box()
+    check = doctor(one)
+    mount.mount(one.rootfs, one.rootfs, None, mount.MS_BIND)
+    mount.mount(None, one.rootfs, None, mount.MS_REMOUNT | mount.MS_BIND | mount.MS_NOEXEC | mount.MS_NOSUID)
+    check.one("error", "rootfs", "on a mount with noexec")
+    check.one("warning", "rootfs", "on a mount with nosuid")
+    mount.umount(one.rootfs)
+    sh(f"mv {one.rootfs} {one.directory}/kept", f"mkdir {one.rootfs}", f"mount -t tmpfs -o size=4m none {one.rootfs}")
+    sh(f"cp -a {one.directory}/kept/. {one.rootfs}")
+    check.one("warning", "disk", "the root filesystem's disk has")
+    sh(f"head -c 8m /dev/zero > {one.rootfs}/full || :")
+    check.one("error", "disk", "the root filesystem's disk has 0 MiB left")
+    sh(f"umount {one.rootfs}", f"rmdir {one.rootfs}", f"mv {one.directory}/kept {one.rootfs}")
+
+
 def test_an_old_and_a_new_systemd(doctor: Callable[[Box], Doctor], box: Define, run: Run) -> None:
     from lxcpy.cgroups import layout
 

@@ -88,6 +88,18 @@ def test_doctor(place: Place, box: str, bin: str) -> None:
     assert (done.status, f"fixed: chmod o+x {HOME}" in done.output) == (0, True), done.output
 
 
+@requires("lxc-user-nic")
+def test_doctor_looks_at_what_the_user_is_granted(place: Place, box: str, bin: str) -> None:
+    configure(place, box, "lxc.net.0.type = veth\nlxc.net.0.link = lxcbr0\nlxc.net.0.flags = up\n")
+    done = place.call(f"{bin}/lxcpy-doctor", box)
+    assert 'lxc.net.0: /etc/lxc/lxc-usernet grants ann no veth on "lxcbr0"' in done.output
+    place.root("echo ann veth lxcbr0 1 >>/etc/lxc/lxc-usernet")
+    assert "grants ann no veth" not in place.call(f"{bin}/lxcpy-doctor", box).output
+    place.root("sed -i /^ann/d /etc/lxc/lxc-usernet")
+    configure(place, box, "lxc.net.0.type = macvlan\nlxc.net.0.link = lxcbr0\n")
+    assert "an ordinary user's container cannot have type = macvlan" in place.call(f"{bin}/lxcpy-doctor", box).output
+
+
 def test_the_supervisor_is_the_users(place: Place, box: str) -> None:
     place.run("start", "-n", box)
     uid = place.call("id", "-u").output.strip()

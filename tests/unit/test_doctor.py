@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lxcpy.cgroups import plan as cgroup_plan
 from lxcpy.cgroups.layout import Hierarchy, Layout
-from lxcpy.config.model import Config, Mount
+from lxcpy.config.model import Cgroup, CgroupEntry, Config, Mount
 from lxcpy.kernel.fd import Fd
 from lxcpy.kernel.idmap import IdRange
 from lxcpy.runtime.doctor import host, program, systemd
@@ -141,6 +142,16 @@ def test_systemd_s_version(root: Path) -> None:
         (root / "usr/lib/x86_64-linux-gnu/systemd").mkdir(parents=True)
         (root / "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so").touch()
         assert systemd.version(fd) == 252
+
+
+def test_a_limit_whose_controller_was_not_handed_down(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
+    layout = Layout("v2", (V2._replace(mount=str(tmp_path), controllers=("cpu", "memory", "pids")),))
+    entries = (CgroupEntry(2, "memory.max", "1G"), CgroupEntry(2, "pids.max", "100"))
+    made = cgroup_plan.plan(Cgroup(entries), name="one", layout=layout, host=cgroup_plan.HostFacts())
+    [lost] = host._lost(str(tmp_path), made)
+    assert "the controller memory was not handed down" in lost.what
+    assert "echo +memory > " in lost.cure
 
 
 def test_ids_that_several_grants_cover() -> None:

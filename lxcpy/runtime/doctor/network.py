@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import pwd
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from lxcpy.config.model import Config, Nic
 from lxcpy.errors import NetworkError, Origin
-from lxcpy.network import facts, links, ruleset
+from lxcpy.network import facts, links, ruleset, usernic
 from lxcpy.network.addresses import addresses, open_socket
 from lxcpy.network.facts import HostLink
 from lxcpy.network.service import control, dnsmasq
@@ -36,6 +37,8 @@ def check(config: Config) -> Iterator[Finding]:
     settings = service_settings.load()
     done = set()
     for nic in config.net:
+        if os.geteuid():
+            yield from _granted(nic, config)
         if not nic.link or nic.type in ("none", "empty", None):
             continue
         at = config.at(f"lxc.net.{nic.index}.link")
@@ -44,6 +47,25 @@ def check(config: Config) -> Iterator[Finding]:
         if (nic.link, served) not in done:
             done.add((nic.link, served))
             yield from _link(nic, settings, at, bridge=wants, served=served)
+
+
+def _granted(nic: Nic, config: Config) -> Iterator[Finding]:
+    """What an ordinary user's interface needs of the machine."""
+    key = f"lxc.net.{nic.index}"
+    at, why = config.at(f"{key}.type"), "the container does not start"
+    if nic.type == "none":
+        return
+    unfit = usernic.unfit(nic)
+    if unfit is not None:
+        yield Finding(ERROR, CHECK, f"{key}: an ordinary user's container cannot have {unfit}", why,
+                      usernic.USERS_HAVE, at)  # fmt: skip
+    elif nic.type == "veth" and usernic.helper() is None:
+        yield Finding(ERROR, CHECK, f"{key}: lxc-user-nic, which makes an ordinary user's veth, is not installed", why,
+                      f"apt install lxc; or {key}.type = empty", at)  # fmt: skip
+    elif nic.type == "veth" and not usernic.grants(nic.link or "none"):
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        cure = f"as root: echo {user} veth {nic.link or 'none'} 10 >> {usernic.USERNET}"
+        yield Finding(ERROR, CHECK, f'{key}: {usernic.USERNET} grants {user} no veth on "{nic.link}"', why, cure, at)
 
 
 def _link(nic: Nic, settings: Settings, at: Origin | None, *, bridge: bool, served: bool) -> Iterator[Finding]:
