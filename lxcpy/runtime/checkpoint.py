@@ -28,6 +28,7 @@ class Request(NamedTuple):
 
 def dump(lxcpath: str, name: str, request: Request) -> None:
     """Write the container's state to the directory. Raises LxcpyError; it then goes on as before."""
+    _check_root("checkpoint")
     if lookup.state(lxcpath, name) == "STOPPED":
         raise StateError(f"{name} not running, not checkpointing")
     config = config_load.load(request.rcfile or lookup.config_path(lxcpath, name))
@@ -57,6 +58,11 @@ def dump(lxcpath: str, name: str, request: Request) -> None:
         raise
     if request.stop and not request.pre and waiting.wait(lxcpath, name, ["STOPPED"], STOP_WAIT, change=False) is None:
         raise StateError(f"{name} did not stop within {STOP_WAIT:.0f} seconds of its dump")
+
+
+def _check_root(verb: str) -> None:
+    if os.geteuid():
+        raise StateError(f"Must be root to {verb}", hint="criu may not do it for an ordinary user")
 
 
 def _absolute(script: str | None) -> str | None:
@@ -136,6 +142,7 @@ def _note_console(pid: int, config: Config, directory: str) -> str:
 
 def restore_words(lxcpath: str, name: str, request: Request) -> dict[str, Any]:
     """launcher.Options.restore. Raises StateError for what cannot be restored."""
+    _check_root("restore")
     if lookup.state(lxcpath, name) != "STOPPED":
         raise StateError(f"{name} is running, not restoring")
     directory = os.path.abspath(request.directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,24 @@ def test_the_words_are_theirs(box: Container, both: Callable[..., tuple[int, str
         for side in ("lxc", "ours"):
             status, said = both(side, "-n", box.name, "-D", dump)
             assert status == 1 and "please use a fresh directory for the dump directory" in said
+
+
+@pytest.mark.parametrize("verb", ["checkpoint", "restore"])
+def test_an_ordinary_user_is_told(verb: str) -> None:
+    script = (
+        "import os\n"
+        "from lxcpy.errors import StateError\n"
+        "from lxcpy.runtime import checkpoint\n"
+        "os.setuid(65534)\n"
+        "request = checkpoint.Request('/tmp/nowhere')\n"
+        "try:\n"
+        f"    checkpoint.{'dump' if verb == 'checkpoint' else 'restore_words'}('/tmp', 'web', request)\n"
+        "except StateError as error:\n"
+        "    print(error.what)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd="/",
+                          env={**os.environ, "PYTHONPATH": ":".join(sys.path)})  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"Must be root to {verb}\n", "")  # LXC's words
 
 
 @pytest.mark.parametrize(("dumps", "restores"), [("ours", "lxc"), ("lxc", "ours")])
