@@ -27,6 +27,8 @@ def given(template: Template, options: Mapping[str, str]) -> Lock | None:
     if "lock" in options:
         lockfile.check_place(options["lock"])
     if "from-lock" not in options:
+        if "snapshot" in options and "lock" not in options:
+            raise UsageError("--snapshot is of use with --lock or --from-lock alone", hint="--mirror names a mirror")
         return None
     path = options["from-lock"]
     if "lock" in options:

@@ -198,6 +198,12 @@ def stalls(handler: Handler, data: bytes) -> None:
     handler.close_connection = True
 
 
+def breaks(handler: Handler, data: bytes) -> None:
+    """The first half, at every try."""
+    handler.give(200, data[: len(data) // 2], length=len(data))
+    handler.close_connection = True
+
+
 def longer(handler: Handler, data: bytes) -> None:
     handler.give(200, data + b"x")
 
@@ -222,6 +228,7 @@ def test_a_broken_connection_is_resumed(archive: Archive, server: Server, make: 
     ("fault", "said"),
     [
         (stalls, "pool/extra_1_amd64.deb: the mirror does not answer (timed out)"),
+        (breaks, "pool/extra_1_amd64.deb: the connection ended early"),
         (longer, "pool/extra_1_amd64.deb: larger than it should be"),
         (shorter, "pool/extra_1_amd64.deb: wrong size: "),
         (busy, "pool/extra_1_amd64.deb: the mirror answers 503"),
@@ -234,12 +241,17 @@ def test_a_bad_mirror_is_passed_over(
     archive.publish()
     server.faults["extra_1"] = fault
     assert said in make.refused()[0]
+    objects = Path(make.store.directory, "objects")
+    kept = list(objects.glob("??/*"))
+    assert len(kept) >= 2  # the index and base-passwd, at least
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in kept)
     good = Server(archive.root)
     try:
         make(bases=[server.url, good.url])
     finally:
         good.stop()
     assert any("extra_1" in path for path in good.requests)
+    assert not list((objects / "partial").iterdir())
 
 
 def test_a_missing_package_is_an_error_of_its_own(archive: Archive, server: Server, make: Maker) -> None:

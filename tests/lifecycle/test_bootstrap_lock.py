@@ -304,6 +304,8 @@ def test_wishes_against_a_lock_are_refused(archive: Archive, create: Creation, t
     lock.write_text(GOOD.replace('"name": "debian"', '"name": "ubuntu"'))
     with pytest.raises(UsageError, match="is of the template ubuntu, not of debian"):
         create(f"--from-lock={lock}")
+    with pytest.raises(UsageError, match="--snapshot is of use with --lock or --from-lock alone"):
+        create("--snapshot=http://x")
     with pytest.raises(BootstrapError, match='cannot read the lock "/nowhere": No such file or directory'):
         create("--from-lock=/nowhere")
     for place, said in (("/nowhere/lock", "there is no directory"), (str(tmp_path), "Is a directory")):
