@@ -24,6 +24,7 @@ _REMOVED = (
     "var/lib/systemd/credential.secret", "var/lib/systemd/random-seed", "var/lib/urandom/random-seed",
 )  # fmt: skip
 _LOGS = "var/log"
+_OF_THE_DISK = "lost+found"
 _HOSTS = ("security.selinux", "security.ima", "security.evm", "trusted.")  # attributes that the host's policy gives
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MACHINE_ID = "etc/machine-id"  # empty: the first start draws one, see machine-id(5)
@@ -101,7 +102,7 @@ def _clamp(root: int, latest: int) -> None:
 def digest(tree: str) -> str:
     """The SHA256 of a tree: names, types, modes, owners, devices, times, attributes, links, contents.
 
-    What the host's security policy adds to files does not count. Raises OSError.
+    What the host's security policy adds to files does not count, nor what ext4 has in its root. Raises OSError.
     """
     state = hashlib.sha256()
     seen: dict[tuple[int, int], str] = {}
@@ -109,6 +110,8 @@ def digest(tree: str) -> str:
     try:
         state.update(_entry(root, ".", "", seen))
         for path, folders, names, folder in os.fwalk(".", dir_fd=root):
+            if path == "." and _OF_THE_DISK in folders:
+                folders.remove(_OF_THE_DISK)
             folders.sort()
             for name in sorted((*folders, *names)):
                 state.update(_entry(folder, name, f"{path}/{name}", seen))

@@ -136,6 +136,8 @@ def test_the_digest_tells_all_that_counts(tmp_path: Path) -> None:
     os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     reproduce.settle(str(root), 1_000_000_000)
     seen = [reproduce.digest(str(root))]
+    (root / "lost+found").mkdir()
+    os.utime(root, (1_000_000_000, 1_000_000_000))
     assert reproduce.digest(str(root)) == seen[0]
 
     def relink() -> None:

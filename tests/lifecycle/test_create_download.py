@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -172,6 +173,26 @@ def test_many_at_once_fetch_each_file_once(
     assert sorted(path.rpartition("/")[2] for path in server.requests) == [
         "SHA256SUMS", "index-system", "index-system.7", "meta.tar.xz", "rootfs.tar.xz",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.4, 0.6, 0.9])
+def test_a_kill_at_any_moment_leaves_nothing_that_bars_the_next(
+    create: Creation, store: Images, files: dict[str, Path], bin: str, delay: float
+) -> None:
+    store.add(files)
+    store.publish()
+    name = create.names()
+    argv = [f"{bin}/lxcpy-create", "-q", "-P", create.lxcpath, "-n", name, "-t", "download", "-f", str(create.config)]
+    process = subprocess.Popen([*argv, "--", *IMAGE, "--server", create.server.url], env=create.env)
+    time.sleep(delay)  # a moment of the way, whichever: nothing depends on which
+    process.kill()
+    if process.wait() == 0:
+        name = create.names()  # it was faster
+    create.names = lambda: name
+    create.good(*IMAGE)
+    for path in (create.base / "cache/objects").glob("??/*"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    assert not list((create.base / "cache/rootfs").glob("*.partial"))
 
 
 def test_a_full_cache_is_refused_and_no_harm_is_done(
