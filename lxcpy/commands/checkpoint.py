@@ -24,22 +24,17 @@ COMMAND = Command(
     "Write a running container's state to disk, or restore it from there.",
     "--name=NAME -D DIR [OPTION...]",
     (
-        Option("r", "restore", None, "Restore it."),
         Option("D", "checkpoint-dir", "DIR", "The directory of the checkpoint."),
-        Option("v", "verbose", None, "Let criu log all that it does."),
         Option("A", "action-script", "PATH", "A script that criu runs at each of its stages."),
-        Option("s", "stop", None, "Stop the container after the checkpoint.", section="Checkpoint options:"),
+        Option("s", "stop", None, "Stop the container after the checkpoint."),
+        Option("v", "verbose", None, "Let criu log all that it does."),
+        Option("r", "restore", None, "Restore it."),
+        Option("d", "daemon", None, "With -r: restore it in the background (default)."),
         Option(
-            "p", "pre-dump", None, "Dump its memory alone; later checkpoints write what has changed since.",
-            section="Checkpoint options:",
+            "F", "foreground", None, "With -r: connect this terminal to its console, and end it with this command."
         ),
-        Option(
-            "", "predump-dir", "DIR", "The images of an earlier dump, relative to -D.", section="Checkpoint options:"
-        ),
-        Option("d", "daemon", None, "Restore it in the background (default).",
-               section="Restore options:"),
-        Option("F", "foreground", None, "Connect this terminal to its console, and end it with this command.",
-               section="Restore options:"),
+        Option("p", "pre-dump", None, "Dump its memory alone; later checkpoints write what has changed since."),
+        Option("", "predump-dir", "DIR", "The images of an earlier dump, relative to -D."),
     ),
     {0: "the checkpoint is written, or the container runs again; with -F: it has ended", 1: "it could not be done"},
     args=Args,
