@@ -194,11 +194,12 @@ def plan(
     Raises CgroupError: contradicting keys, a limit that this host cannot hold, no free name.
     """
     host = host or HostFacts.read(layout, relative=cgroup.relative)
-    hierarchies, left_out = _usable(_used(layout, use), host)
+    used = _used(layout, use)
+    hierarchies, left_out = _usable(used, host)
     translation = translate(cgroup.entries, Layout(layout.kind, hierarchies))
     if translation.problems:
         problem = translation.problems[0]
-        if left_out:
+        if left_out and not translate(cgroup.entries, Layout(layout.kind, used)).problems:
             problem.hint = f"you may not make control groups in {', '.join(left_out)}: have root give you one there"
         raise problem
     limit, payload, monitor, exact = _names(cgroup, name, pattern)

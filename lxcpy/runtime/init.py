@@ -130,7 +130,7 @@ class Child:
             raise CgroupError(f"cannot enter the container's control groups: {meaning(error)}") from error
         self.entry.close()
         self._wait("mapped")
-        if "user" in self.spaces.new:
+        if self.facts.userns:
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)

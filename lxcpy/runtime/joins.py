@@ -160,6 +160,8 @@ def clone(spaces: Namespaces, cgroup_fd: int) -> tuple[int, int]:
         hint = "lxcpy-checkconfig shows what the kernel lacks; /proc/sys/user/max_*_namespaces are limits"
         if isinstance(error, PermissionError) and "user" in spaces.new:
             hint = "a process in a chroot may make no user namespace (user_namespaces(7)), and so have no lxc.idmap"
+            if spaces.share and os.geteuid():
+                hint = "who is not root shares namespaces along with the user namespace: lxc.namespace.share.user"
         raise StateError(f"cannot make the namespaces {', '.join(spaces.new)}: {meaning(error)}", hint=hint) from error
 
 

@@ -177,7 +177,8 @@ class Launch:
             self.warnings.append(warning)
         self._clone(child)
         if self.uid_ranges or self.gid_ranges:
-            self._map_ids()
+            if "user" in self.spaces.new:  # one that is shared has its maps
+                self._map_ids()
             mapped.with_ids(cgroup_tree.delegate)(self.record["cgroups"], *self.owner)
         self._limits()
         # by its new ids the child becomes undumpable, and its /proc files root's: who is not opens them before

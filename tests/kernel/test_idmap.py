@@ -88,3 +88,15 @@ def test_descriptors_do_not_pile_up() -> None:
         idmap.userns_fd(RANGES, RANGES).close()
     assert len(os.listdir("/proc/self/fd")) == before
     assert isinstance(idmap.userns_fd(RANGES, RANGES), fd.Fd)
+
+
+def test_same_numbers() -> None:
+    granted = [idmap.IdRange(0, 5000, 100), idmap.IdRange(100, 1000, 10), idmap.IdRange(110, 5050, 100)]
+    assert idmap.same_numbers(granted, 7) == [(7, 7, 1), (1000, 1000, 10), (5000, 5000, 100), (5100, 5100, 50)]
+    assert idmap.same_numbers(granted, 1005) == [(1000, 1000, 10), (5000, 5000, 100), (5100, 5100, 50)]
+    assert idmap.same_numbers([], 7) == [(7, 7, 1)]
+
+
+def test_with_own() -> None:
+    assert idmap.with_own(RANGES[:1], 200500) == (RANGES[:1], 500)
+    assert idmap.with_own(RANGES[:1], 7) == ([*RANGES[:1], (1000, 7, 1)], 1000)

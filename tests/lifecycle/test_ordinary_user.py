@@ -155,6 +155,23 @@ def test_copies(place: Place, box: str, names: Callable[[], str]) -> None:
     place.run("destroy", "-n", clone)
 
 
+def test_sharing(place: Place, box: str, names: Callable[[], str]) -> None:
+    other = names()
+    place.run("copy", "-n", box, "-N", other)
+    place.run("start", "-n", box)
+    done = place.call("lxc-start", "-n", other, "--share-net", box)
+    assert done.status == 1
+    assert "along with the user namespace: lxc.namespace.share.user" in done.output
+    configure(place, other, f"lxc.namespace.share.user = {box}\n")
+    place.run("start", "-n", other, "--share-net", box)
+    pids = [place.run("info", "-n", name, "-p", "-H").strip() for name in (box, other)]
+    spaces = [place.root(f"readlink /proc/{pid}/ns/user /proc/{pid}/ns/net") for pid in pids]
+    assert spaces[0] == spaces[1]
+    assert place.root(f"stat -c %u /proc/{pids[1]}").strip() == str(FIRST)
+    assert place.run("attach", "-n", other, "--", "id", "-u").strip() == "0"
+    place.run("destroy", "-f", "-n", other)
+
+
 @requires("lxc-user-nic")
 def test_network(place: Place, box: str, name: str, names: Callable[[], str]) -> None:
     second = names()

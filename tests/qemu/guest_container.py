@@ -183,6 +183,56 @@ def an_id_map_gets_a_delegated_group() -> None:
     assert not os.path.exists(f"{ROOT}/lxc.payload.user")
 
 
+@check
+def an_ordinary_users_has_limits_in_a_delegated_group() -> None:
+    if not os.path.exists("/usr/bin/newuidmap"):
+        return
+    from lxcpy.container import Container
+
+    one = define("anns", "lxc.idmap = u 0 100000 65536\nlxc.idmap = g 0 100000 65536\n")
+    for place, folders, names in os.walk(f"{one.directory}/rootfs"):
+        for name in [*folders, *names]:
+            os.lchown(f"{place}/{name}", 100000, 100000)
+    for path, ids in ((f"{one.directory}/rootfs", 100000), (one.directory, 1000)):
+        os.chown(path, ids, ids)
+        os.chmod(path, 0o755)
+    grant = "ann:100000:65536"
+    files = {"passwd": "ann:x:1000:1000::/run/ann:/bin/sh", "group": "ann:x:1000:", "subuid": grant, "subgid": grant}
+    for file, text in files.items():
+        with open(f"/etc/{file}", "a") as target:
+            target.write(f"{text}\n")
+    for program in ("newuidmap", "newgidmap"):
+        os.chmod(f"/usr/bin/{program}", 0o4755)
+    for path in (f"{ROOT}/ann", "/run/ann"):
+        os.mkdir(path)
+        os.chown(path, 1000, 1000)
+    for name in ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control"):
+        os.chown(f"{ROOT}/ann/{name}", 1000, 1000)
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(f"{ROOT}/ann/cgroup.procs", "w") as procs:
+                procs.write("0")
+            os.setgroups([])
+            os.setresgid(1000, 1000, 1000)
+            os.setresuid(1000, 1000, 1000)
+            os.environ.update(HOME="/run/ann", XDG_RUNTIME_DIR="/run/ann", PATH="/usr/bin:/bin")
+            Container("anns", LXCPATH).start()
+            found = {}
+            for name in EXPECTED:
+                with open(f"{ROOT}/ann/lxc.payload.anns/{name}") as file:
+                    found[name] = file.read().strip()
+            assert found == EXPECTED, found
+            assert Container("anns", LXCPATH).kill(20)
+            assert not os.path.exists(f"{ROOT}/ann/lxc.payload.anns")
+            os._exit(0)
+        except BaseException as error:
+            print(traceback.format_exc(), *getattr(error, "lines", list)(), sep="\n", flush=True)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def main() -> int:
     os.makedirs(LXCPATH)
     failed = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -37,6 +38,8 @@ def mixed() -> dict[str, Any]:
 def container() -> dict[str, Any]:
     machine = Machine(append="cgroup_no_v1=all apparmor=0")
     machine.add_lxcpy()
+    for program in filter(None, map(shutil.which, ("newuidmap", "newgidmap"))):
+        machine.tree.add_program(program)
     return answers_of(machine, "guest_container.py")
 
 

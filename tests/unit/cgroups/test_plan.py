@@ -150,3 +150,21 @@ def test_bases_of_init_and_of_the_caller() -> None:
 def test_a_base_is_relative_to_what_the_mount_shows() -> None:
     layout = Layout("v1", (Hierarchy("pids", "/p", 1, ("pids",), root="/lxc.payload.a"),))
     assert bases("4:pids:/lxc.payload.a/sub\n", layout, own=True) == {"/p": "sub"}
+
+
+def test_what_an_ordinary_user_may_not_write_in_is_left_out() -> None:
+    mounts = [hierarchy.mount for hierarchy in SMALL.hierarchies]
+    host = HostFacts(dict.fromkeys(mounts, "ann"), lambda path: False, lambda path: "cpuset" in path)
+    result = plan(Cgroup(), name="web", layout=SMALL, host=host)
+    assert [hierarchy.name for hierarchy in result.hierarchies] == ["cpuset"]
+    assert result.left_out == tuple(f"{mount}/ann" for mount in mounts if "cpuset" not in mount)
+    limits = {"memory.limit_in_bytes": "1M", "cpuset.cpus": "none"}
+    hints = {}
+    for key, value in limits.items():
+        with pytest.raises(CgroupError) as caught:
+            plan(Cgroup(entries=(CgroupEntry(1, key, value, None),)), name="web", layout=SMALL, host=host)
+        hints[key] = caught.value.hint or ""
+    assert hints["memory.limit_in_bytes"].startswith(f"you may not make control groups in {mounts[0]}/ann, ")
+    assert "you may not" not in hints["cpuset.cpus"]  # wrong for everybody
+    with pytest.raises(CgroupError, match="you may not make control groups in any of"):
+        plan(Cgroup(), name="web", layout=SMALL, host=host.__class__(host.bases, usable=lambda path: False))
