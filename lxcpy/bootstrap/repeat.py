@@ -43,9 +43,9 @@ def finish(job: Job, system: System, lock: Lock | None, given: Mapping[str, obje
     if lock is None or tree == lock.tree:
         job.progress.message(said if lock is None else f"{said}, as in the lock")
         return
-    reasons = [f"the container {lock.name}"] if lock.name != job.name else []
-    reasons += [f"{reproduce.VARIABLE}={lock.epoch}"] if lock.epoch != system.epoch else []
+    reasons = [f"for the container {lock.name}"] if lock.name != job.name else []
+    reasons += [f"with {reproduce.VARIABLE}={lock.epoch}"] if lock.epoch != system.epoch else []
     if lock.template_digest != locked.template_digest(system.template):
-        reasons.append("another version of the template")
-    made = f" for {' and '.join(reasons)}" if reasons else ""
-    job.progress.message(f"{said}; the lock's, made{made}, is {lock.tree}")
+        reasons.append("by another version of the template")
+    made = ", ".join(reasons) or "with another password, SSH key or id map"
+    job.progress.message(f"{said}; the lock's, made {made}, is {lock.tree}")

@@ -22,6 +22,7 @@ from lxcpy import paths
 from lxcpy.bootstrap import reproduce
 from lxcpy.bootstrap import template as templates
 from lxcpy.bootstrap.cache import Store
+from lxcpy.bootstrap.progress import Plain
 from lxcpy.errors import BootstrapError, LxcpyError, UsageError
 
 pytestmark = [requires("root", "gpg", "gpgv", "busybox"), pytest.mark.usefixtures("cache")]
@@ -165,6 +166,29 @@ def test_the_digest_tells_all_that_counts(tmp_path: Path) -> None:
         now = reproduce.digest(str(root))
         assert now not in seen or number == 6, number
         seen.append(now)
+
+
+def test_what_makes_a_tree_another_is_told(archive: Archive, create: Creation, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with open(tmp_path / "said", "w+") as stream:
+        create(f"--lock={lock}", progress=Plain(stream))  # c1
+        create.count = 0
+        shutil.rmtree(tmp_path / "c1")
+        create(f"--from-lock={lock}", progress=Plain(stream))
+        create.count = 0
+        shutil.rmtree(tmp_path / "c1")
+        create(f"--from-lock={lock}", "--password=x", progress=Plain(stream))
+        create(f"--from-lock={lock}", progress=Plain(stream))
+        create(f"--from-lock={lock}", "--password=-", progress=Plain(stream))
+        stream.seek(0)
+        said = stream.read().splitlines()
+    tree = json.loads(lock.read_text())["tree"]["sha256"]
+    lines = [line for line in said if line.startswith("the digest of")]
+    assert lines[0] == f"the digest of the root filesystem is {tree}"
+    assert lines[1] == f"the digest of the root filesystem is {tree}, as in the lock"
+    assert lines[2].endswith(f"; the lock's, made with another password, SSH key or id map, is {tree}")
+    assert lines[3].endswith(f"; the lock's, made for the container c1, is {tree}")
+    assert any("a random password makes this system differ from any other" in line for line in said)
 
 
 def test_what_a_mirror_lost_comes_from_a_snapshot(
