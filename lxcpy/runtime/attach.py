@@ -124,6 +124,7 @@ def plan(
         environment=environment(request, settings.environment, environ),
         pidfd=facts.pidfd.number,
         namespaces=flags,
+        chroot=facts.proc.number if attach_facts.may_be_chrooted() else -1,
         cgroups=tuple(cgroups),
         limits=settings.limits,
         proc=settings.proc,

@@ -64,6 +64,25 @@ def find(lxcpath: str, name: str, *, rcfile: str | None = None) -> Facts:
     )  # fmt: skip
 
 
+def may_be_chrooted() -> bool:
+    """Whether the caller's root is not that of the machine's first process: a chroot, or another mount namespace.
+
+    In a chroot a container without a root filesystem has that for its root, and its mount namespace another.
+    """
+    if os.geteuid():
+        return False  # may not chroot, nor look there
+    try:
+        return _mount_id("/") != _mount_id("/proc/1/root")
+    except OSError:
+        return True  # as in a container that may not look into its host's init
+
+
+def _mount_id(path: str) -> str:
+    with Fd(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
+        text = _read(os.open(f"/proc/self/fdinfo/{place.number}", os.O_RDONLY | os.O_CLOEXEC))
+    return text.partition("mnt_id:")[2].partition("\n")[0]
+
+
 def _init(client: lxcclient.Command) -> tuple[Fd, int]:
     """(pidfd, pid) of init."""
     number = client.init_pidfd()

@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     environment: dict[str, str]
     pidfd: int  # of init
     namespaces: int  # CLONE_NEW*, but the pid namespace, which the parent enters for its children
+    chroot: int = -1  # /proc/PID of init, whose root is entered instead of the mount namespace's
     cgroups: tuple[int, ...] = ()  # directories of the container's groups
     limits: tuple[tuple[str, int, int], ...] = ()
     proc: tuple[tuple[str, str], ...] = ()
@@ -196,7 +197,13 @@ def _enter(plan: Plan) -> None:
     process.set_dumpable(False)
     if plan.namespaces:
         try:
-            namespace.setns(plan.pidfd, plan.namespaces)
+            if plan.chroot >= 0 and plan.namespaces & namespace.CLONE_NEWNS:
+                root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=plan.chroot)
+                namespace.setns(plan.pidfd, plan.namespaces)
+                os.fchdir(root)
+                os.chroot(".")
+            else:
+                namespace.setns(plan.pidfd, plan.namespaces)
         except OSError as error:
             raise StateError(f"cannot enter the container's namespaces: {meaning(error)}") from error
     if plan.remount:

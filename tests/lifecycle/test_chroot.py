@@ -45,6 +45,16 @@ def test_attach_lands_in_the_container(chrooted: Chrooted, box: Define) -> None:
     assert chrooted("stop", one, "-k").returncode == 0
 
 
+def test_a_container_with_the_chroot_s_files(chrooted: Chrooted, box: Define, tmp_path: Path) -> None:
+    """Without lxc.rootfs.path it has what the supervisor sees as /: attach lands there, and not outside."""
+    one = box(base="lxc.uts.name = {name}\nlxc.net.0.type = empty\nlxc.init.cmd = /bin/sleep 600\n")
+    sh(f"mount -t tmpfs none {tmp_path}/root/mnt", f"touch {tmp_path}/root/mnt/inside")
+    done = chrooted("start", one)
+    assert done.returncode == 0, done.stderr
+    assert chrooted("attach", one, "--", "/bin/ls", "/mnt").stdout == "inside\n"
+    assert chrooted("stop", one, "-k").returncode == 0
+
+
 def test_no_id_map_in_a_chroot(chrooted: Chrooted, box: Define) -> None:
     """The kernel's rule: who is in a chroot cannot make a user namespace."""
     done = chrooted("start", box("lxc.idmap = u 0 100000 65536\nlxc.idmap = g 0 100000 65536\n"))
