@@ -115,7 +115,7 @@ class Packer:
             "asked": self._asked(starting.asked),
             "worker": [worker.pid, self.parcel.keep(worker.channel.fileno())] if worker else None,
             "waiting": starting.waiting,
-            "aborted": starting.aborted,
+            "signalled": starting.signalled,
         }
 
     def _asked(self, asked: Asked) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class Unpacker:
 
     def _starting(self, live: Live, one: Data) -> None:
         live.starting = starting = Starting(live, self._asked(live, one["asked"]))
-        starting.waiting, starting.aborted = one["waiting"], one["aborted"]
+        starting.waiting, starting.signalled = one["waiting"], one["signalled"]
         if one["worker"]:
             pid, channel = one["worker"]
             starting.watch(Worker(pid, Channel(socket.socket(fileno=channel)), outdated=True))

@@ -168,11 +168,13 @@ class Live:
         self.ttys = Ttys([Fd(fds.pop(0)) for _ in range(message["ttys"])])
         self.namespaces = {name: fds.pop(0) for name in message["namespaces"]}
         self.set_state("RUNNING")
-        aborted = not self.restarts.runs() or (self.starting is not None and self.starting.aborted)
+        asked = "" if self.restarts.runs() else "stop"
+        if self.starting is not None:
+            asked = self.starting.signalled or asked
         # after the console: who starts in the foreground gets it with the answer
         self._start_over({"pid": self.pid, "warnings": message["warnings"]})
-        if aborted:  # it came too late for that
-            self.signal("stop")
+        if asked:
+            self.signal(asked)
         self._next()
 
     def start_failed(self, error: LxcpyError) -> None:
@@ -186,7 +188,7 @@ class Live:
     def undone(self, ending: Ending, status: int | None) -> None:
         """What a killed launcher left is cleared away."""
         if not self._cut_short(ending, status):
-            self.start_failed(starting.killed(aborted=self.starting is not None and self.starting.aborted))
+            self.start_failed(starting.killed(aborted=self.starting is not None and self.starting.signalled == "stop"))
 
     def _start_over(self, answer: Mapping[str, Any]) -> None:
         over, self.starting = self.starting, None
@@ -230,11 +232,12 @@ class Live:
     # -- stop ------------------------------------------------------------------------------------------------------
 
     def signal(self, kind: str) -> None:
-        """Send halt, reboot or stop, as the config defines them; stop aborts a start. Raises StateError, OSError."""
+        """Send halt, reboot or stop, as the config defines them. Raises StateError, OSError.
+
+        Where it does not run yet, halt is for when it does, and stop aborts the start.
+        """
         if self.starting is not None:
-            if kind != "stop":
-                raise StateError(f"{self.name} does not run yet", hint="lxcpy-stop -k aborts the start")
-            self.starting.abort()
+            self.starting.signal(kind)
             return
         if self.pidfd is None and self.state == "STOPPING" and kind != "reboot":
             self.stop_asked = kind

@@ -191,8 +191,8 @@ class Restarts:
         return not self.unwanted
 
     def failed(self, error: LxcpyError) -> None:
-        """A start has failed, or was aborted on purpose."""
-        if self.live.starting is not None and self.live.starting.aborted:
+        """A start has failed, or was aborted on purpose, or a halt waited for it."""
+        if self.live.starting is not None and self.live.starting.signalled:
             self.rebooting = None
             self.cancel()
             return

@@ -51,7 +51,7 @@ class Starting:
         self.asked = asked
         self.worker: Worker | None = None
         self.waiting = False  # for a hook, or for something else that is slow: it takes nobody's place
-        self.aborted = False
+        self.signalled = ""  # halt or stop, meanwhile
 
     def launch(self) -> None:
         """Set a launcher to work; called by the supervisor when there is room for one more."""
@@ -70,9 +70,18 @@ class Starting:
             self.waiting = True
             self.supervisor.launch_done()
 
+    def signal(self, kind: str) -> None:
+        """Someone wants it stopped, before it runs. Raises StateError for a reboot."""
+        if kind == "reboot":
+            raise StateError(f"{self.live.name} does not run yet", hint="lxcpy-stop -k aborts the start")
+        if kind == "stop":
+            self.abort()
+        elif not self.signalled:
+            self.signalled = kind
+
     def abort(self) -> None:
-        """Someone wants it stopped before it runs, perhaps because a hook hangs."""
-        self.aborted = True
+        """At once, perhaps because a hook hangs."""
+        self.signalled = "stop"
         if self in self.supervisor.queue:
             self.supervisor.queue.remove(self)
             self.live.start_failed(killed(aborted=True))
@@ -126,7 +135,7 @@ class Starting:
         state.forget_writer(self.live.lxcpath, self.live.name, pid)
         record = state.load(self.live.lxcpath, self.live.name)
         if record is None:
-            self.live.start_failed(killed(aborted=self.aborted))
+            self.live.start_failed(killed(aborted=self.signalled == "stop"))
             return
         self.supervisor.in_child(lambda: bury(record), Ending("undo", self.live))
 

@@ -168,6 +168,24 @@ def test_at_its_end_its_own_groups_go(box: Define) -> None:
         until(lambda group=group: gone(group), 30)
 
 
+def test_a_shutdown_asked_for_during_the_start_comes_after_it(box: Define, tmp_path: Path) -> None:
+    script = f"touch {tmp_path}/begun; while ! test -e {tmp_path}/go; do sleep 0.05; done"
+    one = box(f"lxc.hook.start-host = sh -c '{script}'\nlxc.signal.halt = SIGKILL\n")
+    started: list[Any] = []
+    starter = threading.Thread(target=lambda: started.extend(at_once(one.start)))
+    starter.start()
+    until((tmp_path / "begun").exists)
+    place = {"lxcpath": one.lxcpath, "name": one.name}
+    with client.connect() as supervisor:
+        stopped = supervisor.send("wait", states=["STOPPED"], change=True, **place)
+        supervisor.ask("signal", signal="halt", **place)
+        assert one.state == "STARTING"
+        (tmp_path / "go").touch()
+        supervisor.answer(stopped, 60)
+    starter.join(60)
+    assert started[0].already is False
+
+
 @pytest.mark.parametrize("hook", ["pre-start", "start-host", "mount"])
 def test_a_start_that_hangs_can_be_aborted(box: Define, tmp_path: Path, hook: str) -> None:
     one = box(f"lxc.hook.{hook} = sh -c 'touch {tmp_path}/begun; sleep 1000'\n")
@@ -176,7 +194,8 @@ def test_a_start_that_hangs_can_be_aborted(box: Define, tmp_path: Path, hook: st
     starter.start()
     until((tmp_path / "begun").exists)
     with pytest.raises(LxcpyError, match="does not run yet"):
-        one.shutdown(5)
+        one.reboot(5)
+    assert one.shutdown(0.2) is False  # it does not abort it
     begin = time.monotonic()
     assert one.kill(10)
     assert time.monotonic() - begin < 3
