@@ -18,9 +18,11 @@ from lxcpy.errors import LxcpyError, SecurityError, from_dict
 from lxcpy.kernel import idmap, namespace
 from lxcpy.kernel.idmap import IdRange
 from lxcpy.kernel.process import set_pdeathsig
+from lxcpy.log import Log
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LOG = Log("start")
 _state: dict[str, Any] = {"inside": False}
 
 
@@ -132,12 +134,29 @@ def _user() -> str:
         return str(os.getuid())
 
 
+def prepare() -> None:
+    """Make the namespace ahead, for this process and those that it forks. Raises nothing."""
+    try:
+        if needed():
+            _namespace()
+    except LxcpyError as error:
+        LOG.debug(error.what)
+
+
+def kept() -> list[int]:
+    """The descriptor of the namespace, where there is one: who closes what it inherited leaves it open."""
+    return [_state["userns"]] if "userns" in _state else []
+
+
 def _namespace() -> int:
-    """The namespace's descriptor, kept for the next time by the process that made it: a child may have closed it."""
-    key = (os.getpid(), own_ranges())
-    if _state.get("key") != key:
+    """The namespace's descriptor, kept for the next time."""
+    ranges = own_ranges()
+    if _state.get("ranges") != ranges:
+        for old in kept():
+            os.close(old)
+            del _state["userns"], _state["ranges"]
         try:
-            _state.update(userns=idmap.userns_fd(*key[1]).steal(), key=key)
+            _state.update(userns=idmap.userns_fd(*ranges).steal(), ranges=ranges)
         except OSError as error:
             raise cannot_map(error, what="cannot make a user namespace for the ids of a container") from error
     found: int = _state["userns"]

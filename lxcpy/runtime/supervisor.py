@@ -26,7 +26,7 @@ from lxcpy.config.model import Seccomp
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import namespace, process
 from lxcpy.kernel.fd import Fd
-from lxcpy.runtime import children, lxcmonitor, restart, state
+from lxcpy.runtime import children, lxcmonitor, mapped, restart, state
 from lxcpy.runtime.children import NOTHING, Children, Ending
 from lxcpy.runtime.live import Live
 from lxcpy.runtime.loop import Loop
@@ -90,6 +90,7 @@ class Supervisor:
             seccomp.prepare(Seccomp(profile=os.path.join(paths.data_dir("config"), "common.seccomp")))
         except LxcpyError as error:
             LOG.debug(f"the usual filter is not compiled ahead: {error}")
+        mapped.prepare()
         gc.collect()
         gc.freeze()
         self.pool.prepare()
@@ -142,7 +143,7 @@ class Supervisor:
         """In a child: close every descriptor but 0 to 2 and `keep`, so that it holds nobody's socket open."""
         log.close()
         first = 3
-        for fd in [*sorted(set(keep)), 0x7FFFFFFF]:
+        for fd in [*sorted({*keep, *mapped.kept()}), 0x7FFFFFFF]:
             if first < fd:
                 process.close_range(first, fd - 1)
             first = max(first, fd + 1)

@@ -172,7 +172,7 @@ def _remove_network(record: state.Record, environment: Mapping[str, str] | None,
 
 def remove_groups(cgroups: dict[str, Any]) -> list[str]:
     """Remove a container's control groups; what remains. Those that its root made are not an ordinary user's own."""
-    left = cgroup_tree.remove(cgroups, timeout=0.0 if mapped.needed() else 2.0)
+    left = cgroup_tree.remove(cgroups, timeout=0.2 if mapped.needed() else 2.0)
     if left and mapped.needed():
         try:
             return list(mapped.apart(lambda: cgroup_tree.remove(cgroups)))
