@@ -18,11 +18,13 @@ def signal(lxcpath: str, name: str, kind: str) -> None:
         monitor.stop()
         return
     pid = monitor.init_pid()
+    if not pid:  # not yet, or not any more; to kill(2) it is the caller's own process group
+        raise StateError(f"{name} is not running")
     number = int(monitor.config_item(f"lxc.signal.{kind}") or 0)
-    if not number:
-        number = _default(kind, pid)
     try:
-        os.kill(pid, number)
+        os.kill(pid, number or _default(kind, pid))
+    except (FileNotFoundError, ProcessLookupError):
+        raise StateError(f"{name} is not running") from None
     except OSError as error:
         raise StateError(f"cannot signal init of {name} (pid {pid}): {meaning(error)}") from error
 

@@ -245,16 +245,24 @@ class Live:
             return
         if self.pidfd is None:
             raise StateError(f"{self.name} is not running")
-        number = joins.signal_for(self.config, kind, self.pid)
         self.restarts.asked(kind)
+        try:
+            self._send(kind, self.pidfd)
+        except (FileNotFoundError, ProcessLookupError):
+            if kind == "reboot":
+                raise StateError(f"{self.name} is not running") from None
+            # it has just ended, which the loop sees next
+
+    def _send(self, kind: str, pidfd: Fd) -> None:
+        number = joins.signal_for(self.config, kind, self.pid)
         if kind == "stop" and self.current_state() in ("FROZEN", "FREEZING"):
             # a frozen process does not die of SIGKILL on cgroup v1
-            process.pidfd_send_signal(self.pidfd.number, number)
+            process.pidfd_send_signal(pidfd.number, number)
             cgroup_control.thaw(self.record["cgroups"])
             return
         if self.current_state() in ("FROZEN", "FREEZING"):
             cgroup_control.thaw(self.record["cgroups"])
-        process.pidfd_send_signal(self.pidfd.number, number)
+        process.pidfd_send_signal(pidfd.number, number)
 
     def hurry(self) -> None:
         """Is it to be stopped while it stops? Then its hooks may not take longer than GRACE from now."""

@@ -15,7 +15,7 @@ import pytest
 
 from lxcpy.errors import LxcpyError
 from lxcpy.kernel import process
-from lxcpy.runtime import client
+from lxcpy.runtime import client, foreign
 
 if TYPE_CHECKING:
     from conftest import Define
@@ -196,6 +196,8 @@ def test_a_start_that_hangs_can_be_aborted(box: Define, tmp_path: Path, hook: st
     with pytest.raises(LxcpyError, match="does not run yet"):
         one.reboot(5)
     assert one.shutdown(0.2) is False  # it does not abort it
+    with pytest.raises(LxcpyError, match="is not running"):  # process 0 would be this process's group
+        foreign.signal(one.lxcpath, one.name, "halt")
     begin = time.monotonic()
     assert one.kill(10)
     assert time.monotonic() - begin < 3
