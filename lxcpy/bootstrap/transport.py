@@ -6,6 +6,7 @@ import http.client
 import os
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -315,8 +316,12 @@ def redirected(url: str, place: str) -> str:
 
 def _local_file(path: str, limit: int, offset: int) -> Iterator[bytes]:
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > limit:
+        # O_NONBLOCK: a FIFO there must not hang us, nor may a device that never ends be read.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Missing(f"file://{path}: not a regular file")
+            if status.st_size > limit:
                 raise Wrong(f"file://{path}: larger than it should be (more than {limit} bytes)")
             file.seek(offset)
             while data := file.read(CHUNK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -247,6 +248,16 @@ def test_the_next_mirror_of_a_list(serve: Serve, fetch: Fetch, root: Path) -> No
     assert fetch("http://127.0.0.1:9", lacking.url, wrong.url, good.url) == []
     said = fetch("http://127.0.0.1:9", lacking.url, wrong.url)
     assert said[0] == "http://127.0.0.1:9/pool/file: Connection refused"
+
+
+@requires("root")
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR])
+def test_what_is_no_regular_file_is_not_read(fetch: Fetch, tmp_path: Path, kind: int) -> None:
+    """A FIFO would never open, /dev/zero never end."""
+    (tmp_path / "odd/pool").mkdir(parents=True)
+    os.mknod(tmp_path / "odd/pool/file", kind | 0o600, os.makedev(1, 5))
+    said = fetch(f"file://{tmp_path}/odd")
+    assert said[0] == f"file://{tmp_path}/odd/pool/file: not a regular file"
 
 
 def test_a_half_from_one_mirror_is_completed_by_the_next(serve: Serve, fetch: Fetch) -> None:
