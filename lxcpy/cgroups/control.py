@@ -296,7 +296,8 @@ def _collect(group: str, found: set[int]) -> None:
     while waiting:
         path = waiting.pop()
         try:
-            found.update(int(pid) for pid in files.read(f"{path}/cgroup.procs").split())
+            # 0 is one that this pid namespace does not see; to kill(2) it would be the caller's own process group
+            found.update(int(pid) for pid in files.read(f"{path}/cgroup.procs").split() if pid != "0")
             if os.stat(path).st_nlink > 2:  # a cgroup counts its children as links
                 with os.scandir(path) as entries:
                     waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -178,6 +178,13 @@ def fake_v2(tmp_path: Path, **files: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_a_process_of_another_namespace_is_nobodys_to_kill(tmp_path: Path) -> None:
+    """Such as one of the host's lxc-attach in the container that this runs in."""
+    record = fake_v2(tmp_path)
+    Path(f"{tmp_path}{record['payload'][str(tmp_path)]}", "cgroup.procs").write_text("0\n")
+    assert control.processes(record) == []
+
+
 def test_statistics_of_v2(tmp_path: Path) -> None:
     record = fake_v2(
         tmp_path, cpu__stat="usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n",
