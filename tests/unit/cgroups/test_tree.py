@@ -180,9 +180,7 @@ def fake_v2(tmp_path: Path, **files: str) -> dict[str, Any]:
 
 def test_a_process_of_another_namespace_is_nobodys_to_kill(tmp_path: Path) -> None:
     """Such as one of the host's lxc-attach in the container that this runs in."""
-    record = fake_v2(tmp_path)
-    Path(f"{tmp_path}{record['payload'][str(tmp_path)]}", "cgroup.procs").write_text("0\n")
-    assert control.processes(record) == []
+    assert control.processes(fake_v2(tmp_path, cgroup__procs="0\n1\n")) == [1]
 
 
 def test_statistics_of_v2(tmp_path: Path) -> None:
