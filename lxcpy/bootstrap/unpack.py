@@ -167,9 +167,10 @@ class Unpacking:
         if item.stage == 2 and not self._released.is_set():
             self._work(worker.hold, item)
             held.append(item)
-        else:
+            return
+        if item.stage == 2:
             self._give(worker, held)
-            self._unpack(worker, item)
+        self._unpack(worker, item)
 
     def _give(self, worker: Worker, held: list[Item]) -> None:
         while held and not self._stopped and self._error is None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import traceback
@@ -88,6 +89,8 @@ def _run(channel: socket.socket, objects: str) -> None:
         process.set_pdeathsig(signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         os.umask(0)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each package that is held
         directory = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # Sockets of other workers must not stay open here, or they would never see their parent's end of file.
         first, second = sorted((channel.fileno(), directory))
