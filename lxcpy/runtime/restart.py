@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxcpy.config.load import load_text
@@ -151,7 +152,8 @@ class Restarts:
     """One container's restarts."""
 
     def __init__(self, live: Live) -> None:
-        self.live = live
+        # a cycle would keep the container's record and config until the collector's next full turn, which is far off
+        self.live: Live = weakref.proxy(live)
         self.pending: Pending | None = None
         self.unwanted = False  # it was called off while the start was under way
         self.rebooting: Restart | None = None  # the policy under which it reboots
