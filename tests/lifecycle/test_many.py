@@ -28,8 +28,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 MANY = int(os.environ.get("LXCPY_MANY") or 40)
 CYCLES = int(os.environ.get("LXCPY_CYCLES") or 64)
-WARM = 100  # cycles before the first look: the allocator's arenas and the launchers' pages are there then
-GROWTH = 3 << 18  # bytes that are no leak: 64 cycles whose records stay would be more
+WARM = 200  # cycles before the first look: the allocator's arenas and the launchers' pages are there then
+GROWTH = (3 << 18) + 512 * CYCLES  # bytes that are no leak: cycles whose records stay would be more
 PATIENCE = 120.0  # seconds; the machine may be busy
 
 
