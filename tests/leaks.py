@@ -13,7 +13,8 @@ from collections.abc import Callable
 Snapshot = dict[str, set[str]]
 
 # Left by the machine itself, or by real LXC for good (its monitors park themselves in lxc.pivot).
-IGNORED_CGROUPS = ("/system.slice", "/user.slice", "/init.scope", "/lxc.pivot")
+IGNORED_CGROUPS = ("/system.slice", "/user.slice", "/init.scope")
+PIVOT = "/lxc.pivot"
 LINGERING = ("lxc-monitord",)  # leaves some 30 s after its last client
 LIBRARIES = ("/usr/lib/lxcpy", "/var/lib/lxc", "/usr/local/bin", "/etc/lxc")
 
@@ -101,7 +102,7 @@ def _cgroups() -> set[str]:
         place = left.split()[4]
         for folder, below, _ in os.walk(place):
             inner = folder[len(place) :]
-            if inner.startswith(IGNORED_CGROUPS):
+            if inner.startswith(IGNORED_CGROUPS) or inner.endswith(PIVOT):
                 below.clear()
             elif inner:
                 found.add(folder)
