@@ -165,7 +165,9 @@ def nothing_left_at_the_end() -> Iterator[None]:
     before = WATCH.snapshot()
     yield
     _end_supervisors()
-    extra = leaks.new(before, WATCH, ignore=lambda kind, item: kind == "files" and _between_tests(kind, item))
+    # a supervisor of another run directory leaves when it has been idle for half a minute
+    kept = lambda kind, item: kind == "files" and _between_tests(kind, item)  # noqa: E731
+    extra = leaks.new(before, WATCH, ignore=kept, patience=60)
     if not any("mounts" in kind or "processes" in kind for kind in extra):
         shutil.rmtree(BASE, ignore_errors=True)
     if extra:
