@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 import subprocess
 
 from lxcpy.bootstrap.template import Renderer, Template
 from lxcpy.errors import BootstrapError, meaning
+from lxcpy.kernel import elf
 from lxcpy.kernel.fd import make_dirs_in_root, write_in_root
 
 _DIRECTORIES = (
@@ -69,15 +69,6 @@ def _script_place(program: str) -> str:
 
 
 def _is_dynamic(path: str) -> bool:
-    """Whether an ELF program names an interpreter (PT_INTERP, elf(5)). Raises OSError."""
+    """Whether a program needs a loader. Raises OSError."""
     with open(path, "rb") as file:
-        head = file.read(4096)
-    if head[:4] != b"\x7fELF":
-        return False
-    order = "<" if head[5] == 1 else ">"
-    if head[4] == 2:  # 64 bit
-        offset, size, count = (*struct.unpack_from(f"{order}Q", head, 32), *struct.unpack_from(f"{order}HH", head, 54))
-    else:
-        offset, size, count = (*struct.unpack_from(f"{order}I", head, 28), *struct.unpack_from(f"{order}HH", head, 42))
-    places = (offset + number * size for number in range(count))
-    return any(struct.unpack_from(f"{order}I", head, place)[0] == 3 for place in places if place + 4 <= len(head))
+        return bool(elf.interpreter(file.fileno()))

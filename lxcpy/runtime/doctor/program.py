@@ -10,11 +10,11 @@ import stat
 from struct import unpack_from
 from typing import NamedTuple
 
+from lxcpy.kernel import elf
 from lxcpy.kernel.fd import Fd, open_in_root
 
 _HEAD = 4096  # bytes that are looked at; the kernel reads 256 of a script's first line
 _DEPTH = 4  # scripts whose interpreter is a script (the kernel allows five)
-PT_INTERP = 3
 # e_machine of elf.h, and which of them a kernel runs by itself (uname's machine)
 MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64",
             243: "riscv", 258: "loongarch"}  # fmt: skip
@@ -75,7 +75,7 @@ def _script(root: int, path: str, head: bytes, *, machine: str, binfmt: str, dep
 
 
 def _elf(root: int, path: str, file: Fd, head: bytes, machine: str, binfmt: str) -> Program:
-    if head[:4] != b"\x7fELF" or len(head) < 52:
+    if head[:4] != elf.MAGIC or len(head) < 52:
         runner = _runner(head, path, binfmt)
         return Program(path, "" if runner else "format", detail="neither ELF nor a script", runner=runner)
     order = ">" if head[5] == 2 else "<"
@@ -85,7 +85,7 @@ def _elf(root: int, path: str, file: Fd, head: bytes, machine: str, binfmt: str)
     runner = "" if native else _runner(head, path, binfmt)
     if not native and not runner:
         return Program(path, "foreign", name)
-    loader = _loader(file, head, order)
+    loader = elf.interpreter(file.number)
     if loader and not _exists(root, loader):
         return Program(path, "interpreter", name, loader, runner)
     return Program(path, machine=name, runner=runner)
@@ -101,24 +101,6 @@ def _exists(root: int, path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _loader(file: Fd, head: bytes, order: str) -> str:
-    """The program interpreter of an ELF file, "" for a static one (elf(5))."""
-    wide = head[4] == 2
-    try:
-        offset = unpack_from(f"{order}{'Q' if wide else 'I'}", head, 32 if wide else 28)[0]
-        size, count = unpack_from(f"{order}HH", head, 54 if wide else 42)
-        if offset > 1 << 40 or count > 256 or size > 256:
-            return ""
-        table = os.pread(file.number, size * count, offset)
-        for at in range(0, len(table) - size + 1, size or 1):
-            if unpack_from(f"{order}I", table, at)[0] == PT_INTERP:
-                where = unpack_from(f"{order}{'Q' if wide else 'I'}", table, at + (8 if wide else 4))[0]
-                return os.fsdecode(os.pread(file.number, 256, where).split(b"\0", 1)[0]) if where < 1 << 40 else ""
-    except Exception:  # struct.error, OverflowError: a file that is cut short or lies
-        return ""
-    return ""
 
 
 def _runner(head: bytes, path: str, binfmt: str) -> str:
