@@ -48,8 +48,7 @@ def stop(lxcpath: str, name: str, kind: str, timeout: float | None) -> bool:
         from lxcpy.runtime import foreign
 
         foreign.signal(lxcpath, name, kind)
-    left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-    return waiting.wait(lxcpath, name, ["STOPPED"], left, change=False) is not None
+    return waiting.wait(lxcpath, name, ["STOPPED"], waiting.left(deadline), change=False) is not None
 
 
 def reboot(lxcpath: str, name: str, timeout: float | None) -> bool:

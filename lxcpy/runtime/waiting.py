@@ -18,12 +18,13 @@ def wait(lxcpath: str, name: str, states: Sequence[str], timeout: float | None, 
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
-            return _wait(lxcpath, name, states, _left(deadline), change=change)
+            return _wait(lxcpath, name, states, left(deadline), change=change)
         except client.Lost:
             _outlive(lxcpath, name, deadline)
 
 
-def _left(deadline: float | None) -> float | None:
+def left(deadline: float | None) -> float | None:
+    """Seconds until then (time.monotonic()), never below 0; None: for ever."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
@@ -59,6 +60,6 @@ def _outlive(lxcpath: str, name: str, deadline: float | None) -> None:
             successor.close()
             return
         record = state.load(lxcpath, name)
-        if record is None or not state.process_lives(record.get("init")) or _left(deadline) == 0.0:
+        if record is None or not state.process_lives(record.get("init")) or left(deadline) == 0.0:
             return
         time.sleep(LOOK)
