@@ -111,8 +111,7 @@ class LockedMirrors(KeptMirrors):
                 raise
             raise Stale(
                 f"the lock's package {path}, SHA256 {sha256}, is on none of {', '.join(self.bases)}: {said}",
-                hint="name a mirror that still has it: --snapshot=URL, such as "
-                "http://snapshot.debian.org/archive/debian/@SNAPSHOTID@",
+                hint="name a mirror that still has it: --snapshot=http://HOST/archive/debian/@SNAPSHOTID@, say",
             ) from error
 
 
