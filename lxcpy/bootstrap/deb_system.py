@@ -298,7 +298,8 @@ class System:
         return Install(
             merged=self.codename not in self.template.words("unmerged"), persona=machine.persona(self.arch), log=log,
             foreign=self.foreign, interpreter=self._interpreter(),
-            covered=tuple(self.template.pairs("covered").items()), environment=self._environment(),
+            covered=tuple(self.template.pairs("covered").items()),
+            deferred=tuple(self.template.words("deferred")), environment=self._environment(),
             ordered=self.epoch is not None,
         )  # fmt: skip
 

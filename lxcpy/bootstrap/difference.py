@@ -110,7 +110,7 @@ def _run(tree: str, paths: Sequence[str], root: int, settings: install.Install) 
     try:
         install.forbid_services(root)
         with Chroot(tree, Settings(persona=settings.persona, log=log)) as chroot:
-            install.cover(chroot, root, settings)
+            install.cover(chroot, root, settings.covered)
             argv = ["/usr/bin/dpkg", "--force-confnew", "--install", *(f"/{path}" for path in paths)]
             status = chroot.run(argv)
         install.allow_services(root)

@@ -37,6 +37,7 @@ _DEVICE_LINKS = {
 }  # fmt: skip
 _POLICY = "usr/sbin/policy-rc.d"
 _HELPER = "/usr/bin/dpkg-maintscript-helper"
+_NOTHING_DONE = "/usr/bin/true"
 _TAIL = 20  # lines of the log in an error
 _LONGEST = 500  # characters of each
 _STATUS_LINE = re.compile(r"^status: (\S+?) ?: (error : .*|[a-z-]+)$")  # dpkg(1), --status-fd
@@ -46,7 +47,9 @@ class Install(NamedTuple):
     """How to carry out a plan.
 
     merged: /bin and the like are links into /usr. persona: for the programs, see chroot.Settings. log: the file that
-    gets their output. covered: (path, source) files that programs see in place of others while scripts run.
+    gets their output. covered: (path, source) files that programs see in place of others while scripts run. deferred:
+    programs that scripts run again and again; each such call does nothing, and one at the end, of all that are there,
+    does the work.
     foreign: no program is run, secondstage.py's script does that elsewhere. interpreter: (path inside, file) of a
     program that the others need to run. environment: further variables of programs. ordered: one package after the
     other, so that nothing depends on which of two was faster.
@@ -58,6 +61,7 @@ class Install(NamedTuple):
     foreign: bool = False
     interpreter: tuple[str, str] | None = None
     covered: tuple[tuple[str, str], ...] = ()
+    deferred: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     ordered: bool = False
 
@@ -171,9 +175,9 @@ def allow_services(root: int) -> None:
     unlink_in_root(root, _POLICY)
 
 
-def cover(chroot: Chroot, root: int, settings: Install) -> None:
-    """Let programs see others in place of those that the settings name. Raises BootstrapError, OSError."""
-    for path, source in settings.covered:
+def cover(chroot: Chroot, root: int, covered: Sequence[tuple[str, str]]) -> None:
+    """Let programs see others in place of those that are named. Raises BootstrapError, OSError."""
+    for path, source in covered:
         if exists_in_root(root, path.lstrip("/")):
             chroot.cover(path, source)
 
@@ -196,6 +200,7 @@ class _Configuration:
         stack: ExitStack,
     ) -> None:
         self.root = root
+        self.target = target
         self.plan = plan
         self.settings = settings
         self.unpacking = unpacking
@@ -206,35 +211,54 @@ class _Configuration:
         self.configured: set[str] = set()
         self.log = os.open(settings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         stack.callback(os.close, self.log)
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        try:
-            options = Settings(
-                persona=settings.persona, log=self.log, status=writing, environment=settings.environment
-            )
-            self.chroot = Chroot(target, options)
-        finally:
-            os.close(writing)
+        reading, self.status = os.pipe2(os.O_CLOEXEC)
+        self.inside = Settings(
+            persona=settings.persona, log=self.log, status=self.status, environment=settings.environment
+        )
+        self.chroot: Chroot | None = None
         self.reader = threading.Thread(target=self.read_status, args=(reading,), daemon=True)
         self.reader.start()
         stack.callback(self.end)
 
     def end(self) -> None:
-        self.chroot.close()
-        self.reader.join(timeout=5)
+        """Nothing runs inside any more, and all of dpkg's words are read."""
+        self.leave()
+        if self.status >= 0:
+            os.close(self.status)
+            self.status = -1
+            self.reader.join(timeout=5)
+
+    def enter(self, *covered: tuple[str, str]) -> None:
+        """A new chroot, in which programs see files in place of others."""
+        self.leave()
+        self.chroot = Chroot(self.target, self.inside)
+        cover(self.chroot, self.root, covered)
+
+    def leave(self) -> None:
+        if self.chroot is not None:
+            self.chroot.close()
+            self.chroot = None
 
     def run(self) -> None:
         self.progress.start("configure", total=len(self.plan.items), unit="packages")
         forbid_services(self.root)
-        if exists_in_root(self.root, _HELPER.lstrip("/")):
-            # Each of its dozens of calls in a first installation does nothing, in 5 ms.
-            self.chroot.cover(_HELPER, "/usr/bin/true")
-        cover(self.chroot, self.root, self.settings)
+        covered = [
+            (_HELPER, _NOTHING_DONE),  # each of its dozens of calls in a first installation does nothing, in 5 ms
+            *self.settings.covered,
+            *((path, _NOTHING_DONE) for path in self.settings.deferred),
+        ]
         first, second = self.plan.stage(1), self.plan.stage(2)
+        self.enter(*covered)
         self.stage(first)
         if second:
             self.unpacking.release()
             self.unpacking.wait(2)
+            self.enter(*covered)  # once more: what is not there yet cannot be covered, nor once a program ran
             self.stage(second, triggered_owners=[self.unpacking.found[item.name]["stem"] for item in first])
+        if deferred := [path for path in self.settings.deferred if exists_in_root(self.root, path.lstrip("/"))]:
+            self.enter()
+            for path in deferred:
+                self.call([path], {}, path)
         self.progress.finish("configure")
 
     def stage(self, items: Sequence[Item], triggered_owners: Sequence[str] = ()) -> None:
@@ -289,12 +313,13 @@ class _Configuration:
 
     def call(self, argv: list[str], environment: dict[str, str], what: str) -> None:
         """Run a program; its failure ends everything. Raises BootstrapError."""
+        assert self.chroot is not None
         status = self.chroot.run(argv, env=environment)
         if status == 0:
             return
+        self.unpacking.check()  # a full disk, which the script met as well
         if not self.failed_package and argv[0] == "/usr/bin/dpkg":
-            self.chroot.close()
-            self.reader.join(timeout=5)  # all of dpkg's words
+            self.end()
         end = f"was killed by signal {-status}" if status < 0 else f"exit status {status}"
         subject = f"{self.failed_package}: {what}" if self.failed_package and self.failed_package not in what else what
         said = f": {self.failed}" if self.failed else ""

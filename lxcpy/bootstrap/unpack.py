@@ -89,6 +89,11 @@ class Unpacking:
         """Until every package of a stage is unpacked. Raises the first failure of any thread."""
         with self._change:
             self._change.wait_for(lambda: self._error is not None or not self._left[stage])
+        self.check()
+
+    def check(self) -> None:
+        """Raises the first failure of any thread, if there is one."""
+        with self._change:
             if self._error is not None:
                 raise self._error
 

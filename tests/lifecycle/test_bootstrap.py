@@ -34,6 +34,7 @@ class Maker:
     def __init__(self, server: Server, ring: Path, base: Path) -> None:
         self.server, self.ring, self.base = server, ring, base
         self.store = Store(str(base / "cache"))
+        self.settings = install.Install(log=str(base / "log"))
         self.count = 0
         self.target = base / "t0"
 
@@ -49,10 +50,10 @@ class Maker:
             repository = plan.Repository(mirrors, "tiny", release.fetch(mirrors, "tiny", trust), ("main",))
             wish = plan.Wish("amd64", packages=packages or ("extra",))
             made = plan.make([repository], wish, self.store, Silent())
-            settings = install.Install(log=str(self.base / "log"))
             install.install(
-                made, [repository], str(self.target), settings, store=self.store, workers=workers, progress=Silent()
-            )
+                made, [repository], str(self.target), self.settings, store=self.store, workers=workers,
+                progress=Silent(),
+            )  # fmt: skip
         finally:
             client.close()
             for worker in workers:
@@ -141,6 +142,35 @@ def test_scripts_of_the_first_stage_see_nothing_of_the_second(archive: Archive, 
     root = make()
     assert (root / "usr/share/extra").read_text() == "extra\n"
     assert any("extra_1" in path for path in server.requests)
+
+
+def test_programs_of_the_second_stage_are_covered_and_deferred(archive: Archive, make: Maker) -> None:
+    """ssh-keygen, as an example, is not there yet when the first stage is configured."""
+    call = b"#!/bin/sh\nkeygen || exit 7\nrefresh || exit 8\nrefresh || exit 9\necho called >>/said\n"
+    tiny(archive, postinst=call)
+    programs = {
+        "usr/bin/true": (b"#!/bin/sh\n", 0o755),
+        "usr/bin/keygen": (b"#!/bin/sh\necho a key >>/said\n", 0o755),
+        "usr/sbin/refresh": (b"#!/bin/sh\necho refreshed >>/said\n", 0o755),
+    }
+    archive.add({"Package": "programs"}, programs)
+    archive.publish()
+    make.settings = make.settings._replace(
+        covered=(("/usr/bin/keygen", "/usr/bin/true"),), deferred=("/usr/sbin/refresh", "/usr/sbin/missing")
+    )
+    root = make("extra", "programs")
+    assert (root / "said").read_text() == "called\nrefreshed\n"
+    assert (root / "usr/bin/keygen").read_bytes() == programs["usr/bin/keygen"][0]
+
+
+def test_a_deferred_program_that_fails_is_an_error(archive: Archive, make: Maker) -> None:
+    tiny(archive)
+    archive.add({"Package": "programs"}, {"usr/sbin/refresh": (b"#!/bin/sh\necho no room >&2\nexit 5\n", 0o755)})
+    archive.publish()
+    make.settings = make.settings._replace(deferred=("/usr/sbin/refresh",))
+    said = "\n".join(make.refused("programs"))
+    assert "/usr/sbin/refresh failed (exit status 5)" in said
+    assert "| no room" in said
 
 
 def test_a_failing_script_is_shown(archive: Archive, make: Maker) -> None:
