@@ -317,7 +317,7 @@ class _Configuration:
         status = self.chroot.run(argv, env=environment)
         if status == 0:
             return
-        self.unpacking.check()  # a full disk, which the script met as well
+        self.unpacking.check(1)  # a disk that it is filling, which the script met first
         if not self.failed_package and argv[0] == "/usr/bin/dpkg":
             self.end()
         end = f"was killed by signal {-status}" if status < 0 else f"exit status {status}"

@@ -89,11 +89,12 @@ class Unpacking:
         """Until every package of a stage is unpacked. Raises the first failure of any thread."""
         with self._change:
             self._change.wait_for(lambda: self._error is not None or not self._left[stage])
-        self.check()
+        self.check(0)
 
-    def check(self) -> None:
-        """Raises the first failure of any thread, if there is one."""
+    def check(self, seconds: float) -> None:
+        """Raises the first failure of any thread, if there is one or comes in time while packages are left."""
         with self._change:
+            self._change.wait_for(lambda: self._error is not None or not any(self._left.values()), seconds)
             if self._error is not None:
                 raise self._error
 

@@ -143,7 +143,7 @@ def test_an_archive_that_wants_out_is_refused(archive: Archive, make: Maker, dat
 
 
 def test_a_package_that_fills_the_disk_ends_it_cleanly(archive: Archive, make: Maker, tmp_path: Path) -> None:
-    """40 kB that become 160 MB; the first to say so may be the unpacker or a script of the first stage."""
+    """40 kB that become 160 MB."""
     evil(archive, deb(CONTROL, {"usr/huge": bytes(160 << 20)}))
     target = tmp_path / "small"
     target.mkdir()
@@ -152,7 +152,7 @@ def test_a_package_that_fills_the_disk_ends_it_cleanly(archive: Archive, make: M
         said = make.refused("evil", target=target)
     finally:
         subprocess.run(["umount", str(target)], check=True)
-    assert "no space left" in "\n".join(said).lower()
+    assert said[0].endswith(": no space left")
 
 
 def test_setuid_is_kept_and_no_more(archive: Archive, make: Maker) -> None:
