@@ -14,7 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from lxcpy import __version__
 from lxcpy.bootstrap.access import Access, basic
-from lxcpy.bootstrap.dial import dial
+from lxcpy.bootstrap.dial import Dialler
 from lxcpy.bootstrap.proxy import Endpoint, clean, endpoint
 from lxcpy.errors import BootstrapError, meaning
 
@@ -72,6 +72,7 @@ class Client:
         self.access = access or Access()
         self.known: dict[str, tuple[str, str]] = {}
         self.seen: dict[str, tuple[str, str]] = {}
+        self._dialler = Dialler()
         self._local = threading.local()
         self._open: list[http.client.HTTPConnection] = []
         self._closed = False
@@ -188,7 +189,7 @@ class Client:
         """
         first = through or target
         if target.scheme == first.scheme == "http":
-            return _dialling(http.client.HTTPConnection(first.host, first.port, timeout=self.timeout))
+            return self._dialling(http.client.HTTPConnection(first.host, first.port, timeout=self.timeout))
         if through is not None and target.scheme == through.scheme == "https":
             raise BootstrapError(
                 f"the proxy {through} is asked by https, which cannot carry https to {target.host}",
@@ -196,12 +197,17 @@ class Client:
             )
         context = self.access.tls(target.host)
         if through is None or target.scheme == "http":
-            return _dialling(
+            return self._dialling(
                 http.client.HTTPSConnection(first.host, first.port, timeout=self.timeout, context=context)
             )
         connection = http.client.HTTPSConnection(target.host, target.port, timeout=self.timeout, context=context)
-        connection.sock = _tunnel(target, through, context, self.timeout)
+        connection.sock = _tunnel(self._dialler, target, through, context, self.timeout)
         connection.auto_open = 0  # it would connect directly
+        return connection
+
+    def _dialling(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+        """Let it be opened by our own: http.client takes one address after the other, a whole timeout for each."""
+        vars(connection)["_create_connection"] = self._dialler.dial
         return connection
 
     def _drop(self, target: Endpoint) -> None:
@@ -212,13 +218,9 @@ class Client:
                 self._open.remove(connection)
 
 
-def _dialling(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
-    """Let a connection be opened by `dial`: http.client takes one address after the other, a whole timeout for each."""
-    vars(connection)["_create_connection"] = dial
-    return connection
-
-
-def _tunnel(target: Endpoint, through: Endpoint, context: ssl.SSLContext, timeout: float) -> ssl.SSLSocket:
+def _tunnel(
+    dialler: Dialler, target: Endpoint, through: Endpoint, context: ssl.SSLContext, timeout: float
+) -> ssl.SSLSocket:
     """TLS to a host through a proxy: http.client's own forgets the brackets of IPv6 addresses before Python 3.13.
 
     Raises Denied, OSError, http.client.HTTPException.
@@ -227,7 +229,7 @@ def _tunnel(target: Endpoint, through: Endpoint, context: ssl.SSLContext, timeou
     lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
     if through.user:
         lines.append(f"Proxy-Authorization: {basic(through.user, through.password)}")
-    sock = dial((through.host, through.port), timeout)
+    sock = dialler.dial((through.host, through.port), timeout)
     try:
         sock.sendall("\r\n".join([*lines, "", ""]).encode())
         with http.client.HTTPResponse(sock, method="CONNECT") as response:

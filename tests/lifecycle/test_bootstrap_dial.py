@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from debcreate import Creation, tiny_template
 from debmirror import Archive, Key, Server, tiny
 from probes import requires
 
-from lxcpy.bootstrap.dial import dial
+from lxcpy.bootstrap.dial import Dialler
 from lxcpy.bootstrap.transport import Broken, Client
 
 NAME = "both.example"
@@ -80,7 +81,7 @@ def test_an_address_that_does_not_answer_holds_nothing_up(
     listening(alive, port)
     resolve(dead, alive)
     began = time.monotonic()
-    with dial((NAME, port), 40) as found:
+    with Dialler().dial((NAME, port), 40) as found:
         assert found.getpeername()[0] == alive
         assert found.gettimeout() == 40
     assert time.monotonic() - began < 20
@@ -89,18 +90,41 @@ def test_an_address_that_does_not_answer_holds_nothing_up(
 def test_an_address_that_refuses_is_passed_over(resolve: Resolve, listening: Silent) -> None:
     port = listening("127.0.0.1", 0)
     resolve("::1", "127.0.0.2", "127.0.0.1")
-    with dial((NAME, port), 10) as found:
+    with Dialler().dial((NAME, port), 10) as found:
         assert found.getpeername()[0] == "127.0.0.1"
+
+
+def test_a_name_is_looked_up_once_while_it_leads_somewhere(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For four threads at once and later; what answered is tried first; after a failure the name is asked again."""
+    resolve("::1", "127.0.0.1")
+    asked = []
+    found = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **more: asked.append(words) or found(*words, **more))
+    dialler = Dialler()
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as four:
+        port = four.getsockname()[1]
+        with ThreadPoolExecutor(4) as pool:
+            for one in pool.map(lambda _: dialler.dial((NAME, port), 10), range(8)):
+                one.close()
+        assert len(asked) == 1
+        with socket.create_server(("::1", port), family=socket.AF_INET6), dialler.dial((NAME, port), 10) as one:
+            assert one.getpeername()[0] == "127.0.0.1"
+    with pytest.raises(ConnectionRefusedError):
+        dialler.dial((NAME, port), 10)
+    assert len(asked) == 1
+    with socket.create_server(("::1", port), family=socket.AF_INET6), dialler.dial((NAME, port), 10) as one:
+        assert one.getpeername()[0] == "::1"
+    assert len(asked) == 2
 
 
 def test_where_none_answers(resolve: Resolve, silent: Silent) -> None:
     resolve("::1", "127.0.0.1")
     with pytest.raises(ConnectionRefusedError):
-        dial((NAME, 9), 10)
+        Dialler().dial((NAME, 9), 10)
     port = silent("127.0.0.1", 0)
     resolve("127.0.0.1", "127.0.0.1")
     with pytest.raises(TimeoutError):
-        dial((NAME, port), 1)
+        Dialler().dial((NAME, port), 1)
     with pytest.raises(Broken, match="the name cannot be resolved"):
         Client(timeout=5).get("http://nowhere.invalid/x", limit=1)
 
