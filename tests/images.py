@@ -20,7 +20,7 @@ MAPPED = "lxc.idmap = u 0 700000 65536\nlxc.idmap = g 0 700000 65536\n"
 def system(root: Path) -> Path:
     """A tree that boots to busybox's init, with a file of every kind that a root filesystem may hold."""
     root.mkdir(parents=True)
-    busybox.fill(template.find("busybox"), str(root), "image")
+    busybox.make(template.find("busybox"), str(root), "image")
     (root / "etc/greeting").write_text("LXC_NAME at LXC_PATH\n")
     (root / "etc/secret").write_text("s\n")
     os.chmod(root / "etc/secret", 0o640)

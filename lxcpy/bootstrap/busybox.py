@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+from lxcpy.bootstrap.job import Job
 from lxcpy.bootstrap.template import Renderer, Template
 from lxcpy.errors import BootstrapError, meaning
 from lxcpy.kernel import elf
@@ -20,7 +21,12 @@ _LIBRARIES = ("lib", "usr/lib", "lib64", "usr/lib64")
 _SCRIPT = re.compile(r"-s[ ,].*\(default:? ?/?([^)\s]+)\)|-s.*Run PROG.*?\(default /?([^)\s]+)\)")
 
 
-def fill(template: Template, target: str, name: str, program: str | None = None, *, mapped: bool = False) -> str:
+def fill(job: Job) -> str:
+    """Make the system in the job's tree; the lines for its config. Raises BootstrapError."""
+    return make(job.template, job.tree, job.name, job.options.get("busybox-path"), mapped=job.trees.mapped)
+
+
+def make(template: Template, target: str, name: str, program: str | None = None, *, mapped: bool = False) -> str:
     """Make the system in the empty directory `target`; the lines for its config. Raises BootstrapError."""
     source = program or shutil.which("busybox")
     if source is None:

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
 from lxcpy import paths
-from lxcpy.bootstrap import (
-    alpine,
-    busybox,
-    deb_system,
-    difference,
-    imagedownload,
-    local,
-    locked,
-    machine,
-    oci,
-    repeat,
-    users,
-)  # fmt: skip
+from lxcpy.bootstrap import deb_system, difference, locked, machine, repeat, users
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Stale
+from lxcpy.bootstrap.hostkeys import HostKeys
 from lxcpy.bootstrap.job import Job
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.rootfscache import RootfsCache, Trees
 from lxcpy.bootstrap.template import Template, parse
 from lxcpy.errors import BootstrapError, meaning
 
+_ENGINES = {
+    "busybox": "lxcpy.bootstrap.busybox",
+    "local": "lxcpy.bootstrap.local",
+    "download": "lxcpy.bootstrap.imagedownload",
+    "oci": "lxcpy.bootstrap.oci",
+    "alpine": "lxcpy.bootstrap.alpine",
+}
 _TTYS = re.compile(r"^\s*lxc\.tty(?:\.max)?\s*=\s*(\d+)", re.MULTILINE)
 _NIC = re.compile(r"^[ \t]*lxc\.net\.0\.type[ \t]*=[ \t]*veth[ \t]*$", re.MULTILINE)
 _HWADDR = re.compile(r"^[ \t]*lxc\.net\.0\.hwaddr[ \t]*=", re.MULTILINE)
@@ -57,9 +54,8 @@ def bootstrap(
             if trees.shifted:
                 # Its files belong to ids that this process is not: it is made as it is, and shifted when complete.
                 tree = stack.enter_context(RootfsCache(Store(paths.cache_dir()), trees).workplace(name))
-            lines = ENGINES[template.settings["engine"]](
-                Job(template, options, tree, target, config_path, name, progress, trees)
-            )
+            fill = _engine(template.settings["engine"])
+            lines = fill(Job(template, options, tree, target, config_path, name, progress, trees))
             if tree != target:
                 trees.copy(tree, target)
         _configure(config_path, lines, address=template.settings["engine"] != "busybox")
@@ -79,13 +75,15 @@ def _deb(job: Job) -> str:
     store = memory = Store(paths.cache_dir())
     cache = RootfsCache(store, trees)
     log = f"{store.directory}/logs/{template.name}-{name}-{os.getpid()}.log"
+    epoch = repeat.epoch(options, lock)
     with ExitStack() as stack:
         if "no-cache" in options:
             store = Store(stack.enter_context(cache.workplace(f"{name}-files")))
+        keys = stack.enter_context(closing(_host_keys(job, ahead=lock is None and epoch is None)))
         make = deb_system.System if lock is None else partial(locked.LockedSystem, lock)
         system = make(
             template, options, store, progress, stack, users.packages(values), memory=memory,
-            epoch=repeat.epoch(options, lock),
+            epoch=epoch,
         )  # fmt: skip
         values.update(system.values(), **repeat.values(system, values, name))
         try:
@@ -97,24 +95,40 @@ def _deb(job: Job) -> str:
             progress.warning(f"the mirror has changed, once more: {error.what}")
             cache.empty(tree)
             _base(job, system, cache, values, log)
-        config = _customize(job, system, values, log)
+        config = _customize(job, system, values, keys, log)
         repeat.finish(job, system, lock, values)
         if "clean" in options:
             cache.flush(template.name)
-        if "debug" in options:
-            progress.message(f"the log is {log}")
-        else:
-            _remove(log)
-        progress.message(f"{template.name} {system.codename} ({system.arch}) is ready")
-        if said := users.told(values, options):
-            progress.message(said)
+        _tell(job, system, values, log)
         return config
 
 
-def _customize(job: Job, system: deb_system.System, values: Mapping[str, object], log: str) -> str:
+def _tell(job: Job, system: deb_system.System, values: Mapping[str, object], log: str) -> None:
+    """The last words, of what is ready and how to log in."""
+    if "debug" in job.options:
+        job.progress.message(f"the log is {log}")
+    else:
+        _remove(log)
+    job.progress.message(f"{job.template.name} {system.codename} ({system.arch}) is ready")
+    if said := users.told(values, job.options):
+        job.progress.message(said)
+
+
+def _host_keys(job: Job, *, ahead: bool) -> HostKeys:
+    """Those that take long, from now on; none where the system will have no daemon for them, or makes its own."""
+    template = job.template
+    named = {*template.words("host_keys_of")} & {*deb_system.packages(template, job.options)}
+    wanted = ahead and named and "foreign" not in job.options
+    return HostKeys(template.words("host_keys") if wanted else (), job.directory, job.name)
+
+
+def _customize(
+    job: Job, system: deb_system.System, values: Mapping[str, object], keys: HostKeys, log: str
+) -> str:
     """Make the tree the container's own; the lines for its config. Raises BootstrapError."""
     job.progress.start("customize")
     with job.renderer(values) as renderer:
+        renderer.values["host_keys"] = keys.give(renderer.root)
         renderer.lay()
         system.give_keyring(renderer.root)
         text = renderer.text("container.sh.j2")
@@ -218,20 +232,12 @@ def _configure(path: str, lines: str, *, address: bool) -> None:
         raise BootstrapError(f'cannot append to "{path}": {meaning(error)}') from error
 
 
-def _busybox(job: Job) -> str:
-    program = job.options.get("busybox-path")
-    return busybox.fill(job.template, job.tree, job.name, program, mapped=job.trees.mapped)
-
-
-# Each fills the job's tree and returns the lines to append to the config.
-ENGINES: dict[str, Callable[[Job], str]] = {
-    "deb": _deb,
-    "busybox": _busybox,
-    "local": local.fill,
-    "download": imagedownload.fill,
-    "oci": oci.fill,
-    "alpine": alpine.fill,
-}
+def _engine(name: str) -> Callable[[Job], str]:
+    """What fills a job's tree and returns the lines to append to the config; loaded when wanted."""
+    if name == "deb":
+        return _deb
+    fill: Callable[[Job], str] = importlib.import_module(_ENGINES[name]).fill
+    return fill
 
 
 def _remove(path: str) -> None:

@@ -262,13 +262,11 @@ class System:
     def _wish(self) -> plan.Wish:
         end = f".{self.variant}" if self.variant else ""
         language = machine.locale(self.options.get("locale")).partition("_")[0]
-        packages = self.template.words(f"packages{end}")
-        packages += [name for name in self.options.get("packages", "").replace(",", " ").split() if name]
         return plan.Wish(
             self.arch,
             priorities=("required", *self.template.words(f"priorities{end}")),
             first=tuple(self.template.words("first")),
-            packages=tuple(packages),
+            packages=tuple(packages(self.template, self.options)),
             optional=(*(word.replace("%l", language) for word in self.template.words(f"optional{end}")), *self.more),
             exclude=tuple(self.template.words("exclude")),
         )
@@ -371,3 +369,9 @@ class System:
                 f"{what} of the template {self.template.name} failed (exit status {status})\n{install.tail(log)}",
                 hint=f"the full log is in {log}",
             )
+
+
+def packages(template: Template, options: Mapping[str, str]) -> list[str]:
+    """What a template and its options name to be installed; an entry may name alternatives (a|b)."""
+    end = f".{options['variant']}" if options.get("variant") else ""
+    return template.words(f"packages{end}") + options.get("packages", "").replace(",", " ").split()

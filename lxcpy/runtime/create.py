@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lxcpy import paths, storage
-from lxcpy.bootstrap import imagedownload, script
+from lxcpy.bootstrap import script
 from lxcpy.bootstrap import template as templates
 from lxcpy.bootstrap.create import bootstrap
 from lxcpy.bootstrap.progress import Silent
@@ -98,7 +98,11 @@ def answered(name: str, words: Sequence[str]) -> str | None:
     options = templates.parse(found, words)
     if "help" in options:
         return templates.help_text(found)
-    return imagedownload.listing(found, options) if "list" in options else None
+    if "list" not in options:
+        return None
+    from lxcpy.bootstrap import imagedownload
+
+    return imagedownload.listing(found, options)
 
 
 def _begin_config(request: Request) -> str:

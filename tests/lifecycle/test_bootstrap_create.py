@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +61,47 @@ def test_a_container_gets_what_is_its_own(archive: Archive, create: Creation, tm
     assert (two / "rootfs/etc/machine-id").read_text() != (root / "etc/machine-id").read_text()
     assert not (two / "rootfs/root/.ssh").exists()
     assert "lxc.tty.max = 2\nlxc.uts.name = c2\n" in (two / "config").read_text()
+
+
+def test_host_keys_that_take_long_are_made_ahead(
+    archive: Archive, create: Creation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RSA's comes from the host's ssh-keygen, the others from the system's own; where the host's fails, all do."""
+    keygen = b'#!/bin/sh\necho "$3 of the system" >"$9"\necho "$3 of the system" >"$9.pub"\n'
+    files = {"usr/bin/ssh-keygen": (keygen, 0o755), "etc/ssh/sshd_config": b""}
+    archive.add({"Package": "openssh-server", "Depends": "dpkg"}, files)
+    archive.publish("tiny", codename="tiny", fields={"Suite": "stable"})
+    found = []
+    for _ in range(2):
+        one = create("--packages=openssh-server")
+        ssh = one / "rootfs/etc/ssh"
+        derived = subprocess.run(["ssh-keygen", "-y", "-f", ssh / "ssh_host_rsa_key"], capture_output=True, text=True)
+        public = (ssh / "ssh_host_rsa_key.pub").read_text()
+        assert public.split()[:2] == derived.stdout.split()[:2]
+        assert public.split()[2:] == [f"root@{one.name}"]
+        assert [stat.S_IMODE((ssh / f"ssh_host_rsa_key{end}").stat().st_mode) for end in ("", ".pub")] == [0o600, 0o644]
+        for kind in ("ecdsa", "ed25519"):
+            assert (ssh / f"ssh_host_{kind}_key").read_text() == f"{kind} of the system\n"
+        assert sorted(os.listdir(one)) == ["config", "rootfs"]
+        found.append(public)
+    assert found[0] != found[1]
+    # Nothing is made ahead for a system that has no daemon.
+    assert not (create() / "rootfs/etc/ssh").exists()
+    broken = tmp_path / "bin/ssh-keygen"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+    ssh = create("--packages=openssh-server") / "rootfs/etc/ssh"
+    assert (ssh / "ssh_host_rsa_key").read_text() == "rsa of the system\n"
+
+
+def test_a_creation_that_fails_leaves_no_host_key(archive: Archive, create: Creation) -> None:
+    """Its ssh-keygen is ended, and its draft is gone."""
+    archive.publish("tiny", codename="tiny", fields={"Suite": "stable"})
+    with pytest.raises(BootstrapError, match="openssh-server"):
+        create("--packages=openssh-server")
+    assert sorted(os.listdir(create.directory(1))) == ["config", "rootfs"]
 
 
 def test_a_suite_is_followed_to_its_code_name(archive: Archive, create: Creation) -> None:

@@ -1,0 +1,76 @@
+"""SSH host keys that take long, made by the host's ssh-keygen while the container's system is put together."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+
+from lxcpy.errors import BootstrapError, meaning
+from lxcpy.kernel import process
+from lxcpy.kernel.fd import exists_in_root, write_in_root
+from lxcpy.log import Log
+
+LOG = Log("bootstrap")
+_DAEMON = "etc/ssh/sshd_config"
+
+
+class HostKeys:
+    """The keys of one new container; none where the host has no ssh-keygen.
+
+    They are drafted in `place`, the container's own directory, which only its owner can read and which a later command
+    clears if this process is killed.
+    """
+
+    def __init__(self, kinds: Sequence[str], place: str, name: str) -> None:
+        """Begin: a key of each kind (of ssh-keygen's -t)."""
+        self._folder = ""
+        self._makers: dict[str, subprocess.Popen[bytes]] = {}
+        program = shutil.which("ssh-keygen")
+        if not kinds or program is None:
+            return
+        try:
+            self._folder = tempfile.mkdtemp(prefix=".host-keys-", dir=place)
+            for kind in kinds:
+                # PEM: the form that an sshd of any age can read
+                argv = [program, "-q", "-m", "PEM", "-t", kind, "-N", "", "-C", f"root@{name}", "-f", self._path(kind)]
+                none = subprocess.DEVNULL
+                self._makers[kind] = subprocess.Popen(argv, stdin=none, stdout=none, stderr=none, preexec_fn=_die_too)
+        except OSError as error:
+            LOG.info(f"no SSH host keys are made ahead: {meaning(error)}")
+
+    def _path(self, kind: str) -> str:
+        return f"{self._folder}/{kind}"
+
+    def give(self, root: int) -> list[str]:
+        """Put them into the tree `root`, if it has an SSH daemon: the kinds that are there now. Raises BootstrapError.
+
+        A kind that the host's ssh-keygen did not make is left to the system's own.
+        """
+        if not exists_in_root(root, _DAEMON):
+            return []
+        made = [kind for kind, maker in self._makers.items() if maker.wait() == 0]
+        try:
+            for kind in made:
+                for end, mode in (("", 0o600), (".pub", 0o644)):
+                    with open(self._path(kind) + end, "rb") as key:
+                        write_in_root(root, f"etc/ssh/ssh_host_{kind}_key{end}", key.read(), mode)
+        except OSError as error:
+            raise BootstrapError(f"cannot give the new system its SSH host keys: {meaning(error)} ({error})") from error
+        return made
+
+    def close(self) -> None:
+        """End what is still being made, and leave no draft."""
+        for maker in self._makers.values():
+            maker.kill()
+            maker.wait()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""
+
+
+def _die_too() -> None:
+    """In the child: it ends with this process, whatever ends that."""
+    process.set_pdeathsig(signal.SIGKILL)
