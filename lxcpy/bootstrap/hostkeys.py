@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 
 from lxcpy.errors import BootstrapError, meaning
@@ -15,19 +17,21 @@ from lxcpy.log import Log
 
 LOG = Log("bootstrap")
 _DAEMON = "etc/ssh/sshd_config"
+_MOST = 4  # searchers for one key
 
 
 class HostKeys:
     """The keys of one new container; none where the host has no ssh-keygen.
 
-    They are drafted in `place`, the container's own directory, which only its owner can read and which a later command
-    clears if this process is killed.
+    How long the search for primes takes is chance, from a fifth of a second to two: each processor makes a key of its
+    own, and the first is taken. They are drafted in `place`, the container's own directory, which only its owner can
+    read and which a later command clears if this process is killed.
     """
 
     def __init__(self, kinds: Sequence[str], place: str, name: str) -> None:
         """Begin: a key of each kind (of ssh-keygen's -t)."""
         self._folder = ""
-        self._makers: dict[str, subprocess.Popen[bytes]] = {}
+        self._makers: dict[str, list[subprocess.Popen[bytes]]] = {}
         program = shutil.which("ssh-keygen")
         if not kinds or program is None:
             return
@@ -35,14 +39,15 @@ class HostKeys:
             self._folder = tempfile.mkdtemp(prefix=".host-keys-", dir=place)
             for kind in kinds:
                 # PEM: the form that an sshd of any age can read
-                argv = [program, "-q", "-m", "PEM", "-t", kind, "-N", "", "-C", f"root@{name}", "-f", self._path(kind)]
-                none = subprocess.DEVNULL
-                self._makers[kind] = subprocess.Popen(argv, stdin=none, stdout=none, stderr=none, preexec_fn=_die_too)
+                argv = [program, "-q", "-m", "PEM", "-t", kind, "-N", "", "-C", f"root@{name}", "-f"]
+                makers = self._makers[kind] = []
+                for number in range(min(os.cpu_count() or 1, _MOST)):
+                    makers.append(_start([*argv, self._draft(kind, number)]))
         except OSError as error:
             LOG.info(f"no SSH host keys are made ahead: {meaning(error)}")
 
-    def _path(self, kind: str) -> str:
-        return f"{self._folder}/{kind}"
+    def _draft(self, kind: str, number: int) -> str:
+        return f"{self._folder}/{kind}-{number}"
 
     def give(self, root: int) -> list[str]:
         """Put them into the tree `root`, if it has an SSH daemon: the kinds that are there now. Raises BootstrapError.
@@ -51,26 +56,46 @@ class HostKeys:
         """
         if not exists_in_root(root, _DAEMON):
             return []
-        made = [kind for kind, maker in self._makers.items() if maker.wait() == 0]
+        first = {kind: _first(makers) for kind, makers in self._makers.items()}
+        made = {kind: number for kind, number in first.items() if number is not None}
         try:
-            for kind in made:
+            for kind, number in made.items():
                 for end, mode in (("", 0o600), (".pub", 0o644)):
-                    with open(self._path(kind) + end, "rb") as key:
+                    with open(self._draft(kind, number) + end, "rb") as key:
                         write_in_root(root, f"etc/ssh/ssh_host_{kind}_key{end}", key.read(), mode)
         except OSError as error:
             raise BootstrapError(f"cannot give the new system its SSH host keys: {meaning(error)} ({error})") from error
-        return made
+        return list(made)
 
     def close(self) -> None:
         """End what is still being made, and leave no draft."""
-        for maker in self._makers.values():
-            maker.kill()
-            maker.wait()
+        for makers in self._makers.values():
+            for maker in makers:
+                maker.kill()
+                maker.wait()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = ""
 
 
+def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    none = subprocess.DEVNULL
+    return subprocess.Popen(argv, stdin=none, stdout=none, stderr=none, preexec_fn=_die_too)
+
+
 def _die_too() -> None:
     """In the child: it ends with this process, whatever ends that."""
     process.set_pdeathsig(signal.SIGKILL)
+
+
+def _first(makers: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """The number of the first one to succeed; None if none does."""
+    while any(maker.poll() is None for maker in makers):
+        if (number := _done(makers)) is not None:
+            return number
+        time.sleep(0.005)
+    return _done(makers)
+
+
+def _done(makers: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    return next((number for number, maker in enumerate(makers) if maker.poll() == 0), None)
