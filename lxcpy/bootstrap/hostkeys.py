@@ -80,12 +80,13 @@ class HostKeys:
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     none = subprocess.DEVNULL
-    return subprocess.Popen(argv, stdin=none, stdout=none, stderr=none, preexec_fn=_die_too)
+    return subprocess.Popen(argv, stdin=none, stdout=none, stderr=none, preexec_fn=_settle)
 
 
-def _die_too() -> None:
-    """In the child: it ends with this process, whatever ends that."""
+def _settle() -> None:
+    """In the child: it ends with this process, whatever ends that, and the copying of the tree goes before it."""
     process.set_pdeathsig(signal.SIGKILL)
+    os.nice(10)
 
 
 def _first(makers: Sequence[subprocess.Popen[bytes]]) -> int | None:
