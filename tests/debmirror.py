@@ -94,10 +94,10 @@ def deb(control: Mapping[str, str], files: Files, *, info: Files | None = None, 
 
 
 class Key:
-    """A throwaway signing key."""
+    """A throwaway signing key. when: the time at which it is made and signs (seconds since 1970; default: now)."""
 
-    def __init__(self, home: Path, *, expire: str = "never", name: str = "test") -> None:
-        self.home = home
+    def __init__(self, home: Path, *, expire: str = "never", name: str = "test", when: int | None = None) -> None:
+        self.home, self.when = home, when
         home.mkdir(mode=0o700)
         self.gpg("--quick-gen-key", f"{name} <{name}@example.org>", "ed25519", "sign", expire)
         self.ring = home / "ring.gpg"
@@ -108,6 +108,7 @@ class Key:
     def gpg(self, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         base = ["gpg", "--homedir", str(self.home), "--batch", "--yes"]
         base += ["--pinentry-mode", "loopback", "--passphrase", ""]
+        base += ["--faked-system-time", f"{self.when}!"] if self.when is not None else []
         try:
             return subprocess.run([*base, *words], input=data, capture_output=True, check=True)
         finally:
