@@ -45,7 +45,7 @@ class System:
         self.foreign = "foreign" in options
         if not self.foreign:
             machine.check_runs(self.arch, given=options.get("interpreter-path", ""))
-        self.variant = self._variant()
+        self._check_variant()
         self.offline = "offline" in options
         if self.offline and "no-cache" in options:
             raise UsageError("--offline takes all from the cache, and --no-cache nothing", hint="leave one of them out")
@@ -250,17 +250,16 @@ class System:
 
     # -- packages ----------------------------------------------------------------------------------------------------
 
-    def _variant(self) -> str:
+    def _check_variant(self) -> None:
         variant = self.options.get("variant", "")
         known = self.template.words("variants")
         if variant and variant not in known:
             raise UsageError(
                 f'there is no variant "{variant}"', hint=f"there are {', '.join(known)}; without one: LXC's own set"
             )
-        return variant
 
     def _wish(self) -> plan.Wish:
-        end = f".{self.variant}" if self.variant else ""
+        end = _end(self.options)
         language = machine.locale(self.options.get("locale")).partition("_")[0]
         return plan.Wish(
             self.arch,
@@ -373,5 +372,9 @@ class System:
 
 def packages(template: Template, options: Mapping[str, str]) -> list[str]:
     """What a template and its options name to be installed; an entry may name alternatives (a|b)."""
-    end = f".{options['variant']}" if options.get("variant") else ""
-    return template.words(f"packages{end}") + options.get("packages", "").replace(",", " ").split()
+    return template.words(f"packages{_end(options)}") + options.get("packages", "").replace(",", " ").split()
+
+
+def _end(options: Mapping[str, str]) -> str:
+    """What the names of the variant's settings end with."""
+    return f".{options['variant']}" if options.get("variant") else ""

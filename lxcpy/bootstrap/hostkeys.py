@@ -91,12 +91,10 @@ def _settle() -> None:
 
 def _first(makers: Sequence[subprocess.Popen[bytes]]) -> int | None:
     """The number of the first one to succeed; None if none does."""
-    while any(maker.poll() is None for maker in makers):
-        if (number := _done(makers)) is not None:
-            return number
+    while True:
+        ends = [maker.poll() for maker in makers]
+        if 0 in ends:
+            return ends.index(0)
+        if None not in ends:
+            return None
         time.sleep(0.005)
-    return _done(makers)
-
-
-def _done(makers: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    return next((number for number, maker in enumerate(makers) if maker.poll() == 0), None)
