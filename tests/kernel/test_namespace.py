@@ -146,31 +146,7 @@ def test_clone_among_threads_that_hold_malloc() -> None:
 
 def among_threads() -> None:
     packed = zlib.compress(bytes(1 << 20))
-    done = threading.Event()
-
-    def busy() -> None:
-        while not done.is_set():
-            zlib.decompress(packed)
-
-    threads = [threading.Thread(target=busy) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(300):
-            pid = namespace.clone_among_threads(namespace.CLONE_NEWUTS)
-            if pid == 0:
-                os._exit(len([bytes(number) for number in range(0, 1000, 100)]))
-            pidfd = os.pidfd_open(pid)
-            ended = select.select([pidfd], [], [], 60)[0]
-            os.close(pidfd)
-            if not ended:
-                os.kill(pid, signal.SIGKILL)
-            status = os.waitpid(pid, 0)[1]
-            assert os.waitstatus_to_exitcode(status) == 10
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+    _children_end(300, lambda: namespace.clone_among_threads(namespace.CLONE_NEWUTS), lambda: zlib.decompress(packed))
 
 
 def test_clone_beside_busy_threads() -> None:
@@ -183,27 +159,39 @@ def test_clone_beside_busy_threads() -> None:
 
 
 def beside_busy_threads() -> None:
-    stop = threading.Event()
+    def clone() -> int:
+        pid, pidfd = namespace.clone(0)
+        if pid:
+            os.close(pidfd)
+        return pid
 
-    def churn() -> None:
-        while not stop.is_set():
-            sum(range(50))
+    _children_end(20, clone, lambda: sum(range(50)))
 
-    threads = [threading.Thread(target=churn) for _ in range(2)]
+
+def _children_end(count: int, clone: Callable[[], int], busy: Callable[[], object]) -> None:
+    """Beside threads that do `busy` over and over, each child allocates and ends."""
+    done = threading.Event()
+
+    def go_on() -> None:
+        while not done.is_set():
+            busy()
+
+    threads = [threading.Thread(target=go_on) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(20):
-            pid, pidfd = namespace.clone(0)
+        for _ in range(count):
+            pid = clone()
             if pid == 0:
-                os._exit(len([object() for _ in range(10)]))
+                os._exit(len([bytes(number) for number in range(0, 1000, 100)]))
+            pidfd = os.pidfd_open(pid)
             ended = select.select([pidfd], [], [], 60)[0]
             os.close(pidfd)
             if not ended:
                 os.kill(pid, signal.SIGKILL)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 10
     finally:
-        stop.set()
+        done.set()
         for thread in threads:
             thread.join()
 
