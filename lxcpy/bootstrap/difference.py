@@ -17,7 +17,7 @@ from lxcpy.bootstrap import dpkgdb, install, version
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import Chroot, Settings
 from lxcpy.bootstrap.packages import parse_stanza
-from lxcpy.bootstrap.plan import Item, Plan, Repository
+from lxcpy.bootstrap.plan import REQUIRED, Item, Plan, Repository
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.unpack import FETCHERS
 from lxcpy.errors import BootstrapError, meaning
@@ -53,10 +53,10 @@ def between(about: Mapping[str, Any], plan: Plan, family: str) -> list[Item] | N
 
 
 def _harmless(item: Item, before: str) -> bool:
-    """Whether one may be upgraded: newer, and in the first stage only by a revision of the distribution's."""
+    """Whether one may be upgraded: newer, and a required one only by a revision of the distribution's."""
     if item.name in _RISKY or not version.satisfies(item.version, ">>", before):
         return False
-    return item.stage != 1 or _upstream(item.version) == _upstream(before)
+    return item.stage > REQUIRED or _upstream(item.version) == _upstream(before)
 
 
 def _upstream(text: str) -> str:

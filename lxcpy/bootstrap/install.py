@@ -1,7 +1,7 @@
 """Turns a plan into a system: skeleton, packages, dpkg's database, maintainer scripts.
 
-While the first stage (all that is required) is configured, the second is being decompressed out of its scripts' sight.
-Stock dpkg runs the maintainer scripts, so what comes out is what dpkg makes.
+While one stage is configured (first what is essential, then what is required, then the rest), the next are being
+decompressed out of its scripts' sight. Stock dpkg runs the maintainer scripts, so what comes out is what dpkg makes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from lxcpy.bootstrap import download, dpkgdb, secondstage
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import STATUS, Chroot, Settings
-from lxcpy.bootstrap.plan import Item, Plan, Repository
+from lxcpy.bootstrap.plan import STAGES, Item, Plan, Repository
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.unpack import Unpacking
 from lxcpy.bootstrap.workers import Worker
@@ -88,10 +88,9 @@ def install(
             unpacking = Unpacking(plan, repositories, store, workers, progress, target, ordered=settings.ordered)
             stack.callback(unpacking.close)
             unpacking.start()
-            unpacking.wait(1)
             if settings.foreign:
-                unpacking.release()
-                unpacking.wait(2)
+                for stage in STAGES:
+                    unpacking.wait(stage)
                 _leave_to_second_stage(root, plan, unpacking)
             else:
                 _Configuration(root, target, plan, settings, unpacking, progress, stack).run()
@@ -148,7 +147,7 @@ def _leave_to_second_stage(root: int, plan: Plan, unpacking: Unpacking) -> None:
         if (script := found[item.name]["preinst"]) and not idle(script)
     ]
     version = next((item.version for item in plan.items if item.name == "dpkg"), "1")
-    secondstage.begin(root, version, scripts, [item.name for item in plan.stage(1)])
+    secondstage.begin(root, version, scripts, [[item.name for item in plan.stage(number)] for number in STAGES[:-1]])
 
 
 def _finish(root: int, unpacking: Unpacking, *, foreign: bool) -> None:
@@ -187,7 +186,7 @@ def _listing(root: int, stem: str) -> bytes:
 
 
 class _Configuration:
-    """Both stages of maintainer scripts."""
+    """The maintainer scripts, stage by stage."""
 
     def __init__(
         self,
@@ -247,22 +246,24 @@ class _Configuration:
             *self.settings.covered,
             *((path, _NOTHING_DONE) for path in self.settings.deferred),
         ]
-        first, second = self.plan.stage(1), self.plan.stage(2)
-        self.enter(*covered)
-        self.stage(first)
-        if second:
-            self.unpacking.release()
-            self.unpacking.wait(2)
-            self.enter(*covered)  # once more: what is not there yet cannot be covered, nor once a program ran
-            self.stage(second, triggered_owners=[self.unpacking.found[item.name]["stem"] for item in first])
+        before: list[str] = []
+        for items in filter(None, map(self.plan.stage, STAGES)):
+            self.unpacking.wait(items[0].stage)
+            # Once more for each: what is not there yet cannot be covered, nor anything once a program ran.
+            self.enter(*covered)
+            self.stage(items, before)
+            before += [self.unpacking.found[item.name]["stem"] for item in items]
         if deferred := [path for path in self.settings.deferred if exists_in_root(self.root, path.lstrip("/"))]:
             self.enter()
             for path in deferred:
                 self.call([path], {}, path)
         self.progress.finish("configure")
 
-    def stage(self, items: Sequence[Item], triggered_owners: Sequence[str] = ()) -> None:
-        """Tell dpkg of unpacked packages and let it configure them. Raises BootstrapError, OSError."""
+    def stage(self, items: Sequence[Item], triggered_owners: Sequence[str]) -> None:
+        """Tell dpkg of unpacked packages and let it configure them. Raises BootstrapError, OSError.
+
+        triggered_owners: the stems of earlier packages, which may wait for a file of these.
+        """
         found = {item.name: self.unpacking.found[item.name] for item in items}
         status = read_in_root(self.root, f"{dpkgdb.ADMIN}/status", 1 << 26)
         status += dpkgdb.status((found[item.name], item.overrides) for item in items)

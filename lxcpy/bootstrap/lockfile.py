@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lxcpy.bootstrap.packages import SAFE_PATH
-from lxcpy.bootstrap.plan import Item
+from lxcpy.bootstrap.plan import REQUIRED, STAGES, Item
 from lxcpy.errors import BootstrapError, UsageError, meaning
 
 VERSION = 1
@@ -151,8 +151,8 @@ def _lock(found: Any) -> Lock:
     names = {item.name: item for item in items}
     if twice := next((item.name for item in items if names[item.name] is not item), ""):
         raise ValueError(f"packages: {twice} is there twice")
-    if not any(item.stage == 1 for item in items):
-        raise ValueError("packages: there is none of stage 1")
+    if not any(item.stage <= REQUIRED for item in items):
+        raise ValueError("packages: none is essential or required, of stage 0 or 1")
     return Lock(
         template.text("name", _WORD), template.text("sha256", _HASH), top.number("source_date_epoch", 1 << 40),
         {key: options.text(key, _LINE) for key in options.found},
@@ -172,14 +172,11 @@ def _origin(table: _Table) -> Origin:
 
 
 def _item(table: _Table, repositories: int) -> Item:
-    stage = table.number("stage", 2)
-    if stage == 0:
-        raise ValueError(f"{table.place}.stage: 0 is neither 1 nor 2")
     return Item(
-        table.text("name", _NAME), table.text("version", _VERSION), table.text("arch", _NAME), stage,
-        table.number("repository", repositories - 1), table.text("filename", SAFE_PATH),
-        table.number("size", 10**12), table.text("sha256", _HASH), table.text("priority", _LINE),
-        table.text("section", _LINE),
+        table.text("name", _NAME), table.text("version", _VERSION), table.text("arch", _NAME),
+        table.number("stage", STAGES[-1]), table.number("repository", repositories - 1),
+        table.text("filename", SAFE_PATH), table.number("size", 10**12), table.text("sha256", _HASH),
+        table.text("priority", _LINE), table.text("section", _LINE),
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from lxcpy.bootstrap.release import Release
 from lxcpy.errors import BootstrapError
 
 _LONGEST_INDEX = 1 << 30  # bytes, where the release file does not tell; sid's main has 70 million
-_FORMAT = 3  # of the plans in the cache
+_FORMAT = 4  # of the plans in the cache
+ESSENTIAL, REQUIRED, REST = STAGES = (0, 1, 2)
 
 
 class Repository(NamedTuple):
@@ -32,7 +33,7 @@ class Repository(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One package to install. stage 1 is configured before anything of stage 2 is there."""
+    """One package to install. Each of STAGES is configured before anything of the next one is there."""
 
     name: str
     version: str
@@ -55,7 +56,7 @@ class Item(NamedTuple):
 
         The others keep what they say, as with apt, and as debootstrap leaves both.
         """
-        if self.stage != 1:
+        if self.stage > REQUIRED:
             return {}
         return {key: value for key, value in (("Priority", self.priority), ("Section", self.section)) if value}
 
@@ -160,14 +161,14 @@ def solve(index: Index, wish: Wish) -> Plan:
     selection = resolve.resolve(
         index, resolve.Wanted(first, (*rest, *wish.packages, *optional), frozenset(wish.exclude))
     )
-    if not selection.first:
+    if not selection.essential + selection.first:
         raise BootstrapError(f"the mirror has no packages for {wish.arch}", hint="check the architecture with -a")
     items = [
         Item(
             package.name, package.version, package.arch, stage, package.repository, package.filename, package.size,
             package.sha256, package.fields.get("Priority", ""), package.fields.get("Section", ""),
         )
-        for stage, packages in ((1, selection.first), (2, selection.rest))
+        for stage, packages in zip(STAGES, (selection.essential, selection.first, selection.rest), strict=True)
         for package in packages
     ]  # fmt: skip
     return Plan(wish.arch, tuple(items))

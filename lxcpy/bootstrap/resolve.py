@@ -7,7 +7,7 @@ met by what is there already. So the answer does not depend on the order in whic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from lxcpy.bootstrap.packages import Group, Index, Package, Term, parse_relations
@@ -28,14 +28,17 @@ class Wanted(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The answer: `first` is closed under dependencies; `rest` needs it."""
+    """The answer: `essential` are those of `Wanted.first` that any script may use, with what they need, `first` its
+    others, and `rest` all else. No part needs a later one.
+    """
 
+    essential: list[Package]
     first: list[Package]
     rest: list[Package]
 
     @property
     def packages(self) -> list[Package]:
-        return self.first + self.rest
+        return self.essential + self.first + self.rest
 
     def __str__(self) -> str:
         return "\n".join(f"{package.name} {package.version}" for package in self.packages)
@@ -88,10 +91,23 @@ class _Resolver:
 
     def holds(self, term: Term) -> bool:
         """Whether what is selected satisfies the term."""
+        return next(self.meeting(term), None) is not None
+
+    def meeting(self, term: Term) -> Iterator[Package]:
+        """What is selected and satisfies the term."""
         real = self.selected.get(term.name)
         if real is not None and term.accepts(real.version):
-            return True
-        return any(term.accepts(given) for _, given in self.provided.get(term.name, ()))
+            yield real
+        yield from (package for package, given in self.provided.get(term.name, ()) if term.accepts(given))
+
+    def essential(self) -> set[str]:
+        """The names of the selected packages that are essential or that one of those may need."""
+        names = [name for name, package in self.selected.items() if package.essential]
+        for name in names:
+            for group in self.selected[name].dependencies:
+                met = (one for term in group for one in self.meeting(term))
+                names.extend(dict.fromkeys(one.name for one in met if one.name not in names))
+        return set(names)
 
     def choose(self, asker: str, group: Group) -> Package:
         """The package that meets an open choice: the first alternative that can be had, real before virtual."""
@@ -155,12 +171,17 @@ def resolve(index: Index, wanted: Wanted) -> Selection:
     """The packages that `wanted` needs, in the order in which they were found. Raises BootstrapError."""
     resolver = _Resolver(index, wanted.exclude)
     resolver.run(wanted.first)
+    essential = resolver.essential()
     first = list(resolver.selected.values())
     resolver.run(wanted.rest)
     resolver.check()
     for package in resolver.selected.values():
         package.check()
-    return Selection(first, list(resolver.selected.values())[len(first) :])
+    return Selection(
+        [package for package in first if package.name in essential],
+        [package for package in first if package.name not in essential],
+        list(resolver.selected.values())[len(first) :],
+    )
 
 
 def required(index: Index, extra: Sequence[str] = ()) -> tuple[str, ...]:

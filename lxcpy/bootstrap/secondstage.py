@@ -44,16 +44,18 @@ echo "the second stage is done"
 """
 
 
-def begin(root: int, dpkg: str, preinsts: Sequence[Mapping[str, Any]], first: Sequence[str]) -> None:
+def begin(
+    root: int, dpkg: str, preinsts: Sequence[Mapping[str, Any]], stages: Sequence[Sequence[str]]
+) -> None:
     """Write the script as far as dpkg is concerned. Raises OSError.
 
-    dpkg: its version. preinsts: name, arch and stem of the packages whose preinst does something, in order. first: the
-    packages to be configured before the others.
+    dpkg: its version. preinsts: name, arch and stem of the packages whose preinst does something, in order. stages:
+    the packages to be configured before the others.
     """
     environment = " ".join(f"{name}={shlex.quote(value)}" for name, value in chroot.ENVIRONMENT.items())
     lines = [_BEGIN.format(path=PATH, environment=environment, admin=dpkgdb.ADMIN)]
     lines += [shlex.join(["preinst", one["name"], dpkg, one["arch"], one["stem"]]) for one in preinsts]
-    lines += [shlex.join(["dpkg", "--configure", *first]), "dpkg --configure -a", ""]
+    lines += [*(shlex.join(["dpkg", "--configure", *names]) for names in stages if names), "dpkg --configure -a", ""]
     write_in_root(root, PATH, "\n".join(lines).encode(errors="surrogateescape"), 0o700)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import itertools
+import heapq
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -12,21 +12,20 @@ from typing import Any, TypeVar
 from lxcpy.bootstrap import download
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Expected
-from lxcpy.bootstrap.plan import Item, Plan, Repository
+from lxcpy.bootstrap.plan import STAGES, Item, Plan, Repository
 from lxcpy.bootstrap.progress import Progress
 from lxcpy.bootstrap.workers import Damaged, Worker
 from lxcpy.errors import BootstrapError
 
 FETCHERS = 6  # connections; a mirror answers in about a millisecond, so more gain nothing
-_END = (1 << 30, 0, None)
 _T = TypeVar("_T")
 
 
 class Unpacking:
-    """The whole movement: `start`, `wait(1)`, `release` and `wait(2)` for the second stage, `close`.
+    """The whole movement: `start`, `wait` for each stage in turn, `close`.
 
-    Packages of the second stage are fetched and decompressed meanwhile, but nothing of them is in the target before the
-    release: a maintainer script of the first stage that finds half of systemd there takes it for a working one.
+    Packages of later stages are fetched and decompressed meanwhile, but nothing of them is in the target before they
+    are waited for: a maintainer script that finds half of systemd there takes it for a working one.
 
     `found` maps a package's name to what the unpacker learnt of it.
     """
@@ -50,18 +49,17 @@ class Unpacking:
         self.workers = workers
         self.progress = progress
         self.found: dict[str, dict[str, Any]] = {}
-        self._left = {stage: len(plan.stage(stage)) for stage in (1, 2)}
+        self._left = {stage: len(plan.stage(stage)) for stage in STAGES}
         self._change = threading.Condition()
         self._error: BaseException | None = None
-        self._wanted = _in_order(plan)
+        # Largest first, so that no worker is left with a large one at the end.
+        self._wanted = sorted(plan.items, key=lambda item: (item.stage, item.name if ordered else -item.size))
         self._ordered = ordered
-        self._arrived: set[Item] = set()
-        self._ready: queue.PriorityQueue[tuple[int, int, Item | None]] = queue.PriorityQueue()
-        self._count = itertools.count()
+        self._ready: list[tuple[int, Item]] = []  # a heap: (place in _wanted, a package that arrived)
+        self._taken = 0
+        self._open = STAGES[0]  # what is of this stage or an earlier one may be in the target
         self._threads: list[threading.Thread] = []
         self._stopped = False
-        self._to_fetch = 0
-        self._released = threading.Event()
 
     def start(self) -> None:
         """Begin. The package that knows the system's users is unpacked before all others, as dpkg would need it."""
@@ -76,18 +74,19 @@ class Unpacking:
             self._fetch(users)
             self._unpack(self.workers[0], users)
             self._wanted.remove(users)
-        pending: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        for item in self._wanted:
-            pending.put(item)
-        self._to_fetch = len(self._wanted)
+        pending: queue.SimpleQueue[tuple[int, Item]] = queue.SimpleQueue()
+        for place_and_item in enumerate(self._wanted):
+            pending.put(place_and_item)
         for _ in range(min(FETCHERS, len(self._wanted))):
             self._run(self._fetcher, pending)
         for worker in self.workers:
-            self._run(self._in_turn if self._ordered else self._unpacker, worker)
+            self._run(self._unpacker, worker)
 
     def wait(self, stage: int) -> None:
-        """Until every package of a stage is unpacked. Raises the first failure of any thread."""
+        """Let a stage into the target, until all of it is unpacked. Raises the first failure of any thread."""
         with self._change:
+            self._open = stage
+            self._change.notify_all()
             self._change.wait_for(lambda: self._error is not None or not self._left[stage])
         self.check(0)
 
@@ -98,20 +97,13 @@ class Unpacking:
             if self._error is not None:
                 raise self._error
 
-    def release(self) -> None:
-        """Let the second stage into the target."""
-        self._released.set()
-
     def close(self) -> None:
         """Stop the threads; the processes are the caller's."""
         with self._change:
             self._stopped = True
             self._change.notify_all()
-        self._released.set()
-        for _ in self.workers:
-            self._ready.put(_END)
         for repository in self.repositories:
-            if self._error is not None or self._left[1] or self._left[2]:
+            if self._error is not None or any(self._left.values()):
                 repository.mirrors.client.close()
         for thread in self._threads:
             thread.join(timeout=5)
@@ -129,58 +121,40 @@ class Unpacking:
         self._threads.append(thread)
         thread.start()
 
-    def _fetcher(self, pending: queue.SimpleQueue[Item | None]) -> None:
+    def _fetcher(self, pending: queue.SimpleQueue[tuple[int, Item]]) -> None:
         while not self._stopped and self._error is None:
             try:
-                item = pending.get_nowait()
+                place, item = pending.get_nowait()
             except queue.Empty:
                 return
-            assert item is not None
             self._fetch(item)
-            self._ready.put((item.stage, next(self._count), item))
             with self._change:
-                self._arrived.add(item)
+                heapq.heappush(self._ready, (place, item))
                 self._change.notify_all()
-                self._to_fetch -= 1
-                last = not self._to_fetch
-            for _ in self.workers if last else ():
-                self._ready.put(_END)
 
     def _unpacker(self, worker: Worker) -> None:
         held: list[Item] = []
-        while not self._stopped and self._error is None:
-            item = self._ready.get()[2]
-            if item is None:
-                break
-            self._take(worker, item, held)
-        self._released.wait()
-        self._give(worker, held)
+        while (item := self._next(held)) is not None:
+            if item.stage <= self._open:
+                self._unpack(worker, item)
+            else:
+                self._work(worker.hold, item)
+                held.append(item)
 
-    def _in_turn(self, worker: Worker) -> None:
-        held: list[Item] = []
-        for item in sorted(self._wanted, key=lambda item: (item.stage, item.name)):
-            with self._change:
-                while not self._stopped and self._error is None and item not in self._arrived:
-                    self._change.wait()
-            if self._stopped or self._error is not None:
-                return
-            self._take(worker, item, held)
-        self._released.wait()
-        self._give(worker, held)
-
-    def _take(self, worker: Worker, item: Item, held: list[Item]) -> None:
-        """Unpack a package, or keep it back until the release."""
-        if item.stage == 2 and not self._released.is_set():
-            self._work(worker.hold, item)
-            held.append(item)
-            return
-        if item.stage == 2:
-            self._give(worker, held)
-        self._unpack(worker, item)
-
-    def _give(self, worker: Worker, held: list[Item]) -> None:
-        while held and not self._stopped and self._error is None:
-            self._unpack(worker, held.pop(0))
+    def _next(self, held: list[Item]) -> Item | None:
+        """What a worker is to do next: unpack what it holds and may, or take what arrived; None at the end."""
+        with self._change:
+            while not self._stopped and self._error is None:
+                if (due := next((item for item in held if item.stage <= self._open), None)) is not None:
+                    held.remove(due)
+                    return due
+                if self._ready and (not self._ordered or self._ready[0][0] == self._taken):
+                    self._taken += 1
+                    return heapq.heappop(self._ready)[1]
+                if not held and self._taken == len(self._wanted):
+                    return None
+                self._change.wait()
+        return None
 
     def _fetch(self, item: Item) -> None:
         mirrors = self.repositories[item.repository].mirrors
@@ -248,8 +222,3 @@ def _check_identity(item: Item, found: dict[str, Any]) -> None:
     for field, wanted in (("Package", item.name), ("Version", item.version), ("Architecture", item.arch)):
         if f"{field}: {wanted}" not in lines:
             raise BootstrapError(f"{item.filename}: the package inside is not {item.name} {item.version} ({item.arch})")
-
-
-def _in_order(plan: Plan) -> list[Item]:
-    """Largest first, so that no worker is left with a large one at the end; the first stage before the second."""
-    return sorted(plan.items, key=lambda item: (item.stage, -item.size))

@@ -133,11 +133,17 @@ cat /proc/mounts | cut -d' ' -f2 | sort | tr '\\n' ' '
     assert all(path == "/" or path.startswith(("/proc", "/sys", "/usr/bin")) for path in mounts), mounts
 
 
-def test_scripts_of_the_first_stage_see_nothing_of_the_second(archive: Archive, server: Server, make: Maker) -> None:
+def test_scripts_of_a_stage_see_nothing_of_the_next(archive: Archive, server: Server, make: Maker) -> None:
     """Else they find programs there whose libraries are not: what systemctl was to enable stays off, now and then."""
-    probe = b"#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9; do\n    sleep 0.1\n    [ ! -e /usr/share/extra ] || exit 7\ndone\n"
+    probe = "#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9; do\n    sleep 0.1\n    [ ! -e /{} ] || exit 7\ndone\n[ -e /{} ]\n"
     tiny(archive)
-    archive.add({"Package": "early", "Priority": "required"}, {}, info={"postinst": probe})
+    # What is essential may lean on a package that is not, and that one on what another one provides.
+    early = {"Package": "early", "Essential": "yes", "Depends": "helper"}
+    archive.add(early, {}, info={"postinst": probe.format("usr/share/middle", "usr/share/giver").encode()})
+    archive.add({"Package": "helper", "Depends": "missing | given"}, {})
+    archive.add({"Package": "giver", "Provides": "given"}, {"usr/share/giver": b""})
+    script = probe.format("usr/share/extra", "usr/share/middle").encode()
+    archive.add({"Package": "middle", "Priority": "required"}, {"usr/share/middle": b""}, info={"postinst": script})
     archive.publish()
     root = make()
     assert (root / "usr/share/extra").read_text() == "extra\n"
