@@ -11,12 +11,12 @@ import os
 import select
 import signal
 import socket
-import stat
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from lxcpy.bootstrap import shortcuts, sysmounts
 from lxcpy.errors import BootstrapError, meaning
 from lxcpy.kernel import capability, mount, namespace, nosync, process
 
@@ -40,13 +40,6 @@ _KEPT = {
 }  # fmt: skip
 _NAMESPACES = (
     namespace.CLONE_NEWNS | namespace.CLONE_NEWPID | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
-)  # fmt: skip
-# Of /proc: what tells of the machine, or is the machine's to write, for user id 0 without any capability.
-_MASKED = (
-    "/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/acpi", "/proc/asound", "/proc/scsi",
-    "/proc/driver", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/mtrr", "/proc/slabinfo",
-    "/proc/kallsyms", "/proc/vmallocinfo", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup",
-    "/proc/pressure", "/proc/dynamic_debug", "/proc/tty",
 )  # fmt: skip
 _NONSENSE = "the work inside the new system answers nonsense"
 _MESSAGE = 1 << 18  # bytes of a request at most
@@ -127,12 +120,13 @@ class Chroot:
         """start and wait."""
         return self.wait(self.start(argv, **options))
 
-    def cover(self, path: str, source: str) -> None:
-        """Let programs find the target's file `source` in place of `path` (a mount, gone with the agent).
+    def cover(self, path: str, source: str = "", script: str = "") -> None:
+        """Let programs find the target's file `source` in place of `path`, or a script (a mount, gone with the agent).
 
-        Before the first program is started. Raises BootstrapError.
+        script: its text, in which shortcuts.REAL stands for a name of what it covers. Before the first program is
+        started. Raises BootstrapError.
         """
-        self._send({"cover": path, "source": source})
+        self._send({"cover": path, "source": source, "script": script})
         problem = self._receive()
         if "error" in problem:
             raise BootstrapError(f"cannot cover {path}: {problem['error']}")
@@ -231,7 +225,7 @@ class _Agent:
         """
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
         inner = os.open(self.target, os.O_PATH | os.O_DIRECTORY)
-        mount.mount("none", self.target, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=700,size=4k,nr_inodes=4")
+        mount.mount("none", self.target, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=700,size=16k,nr_inodes=10")
         os.chdir(self.target)
         os.mkdir(_INSIDE, 0o700)
         mount.mount(f"/proc/self/fd/{inner}", _INSIDE, None, mount.MS_BIND)
@@ -241,14 +235,14 @@ class _Agent:
             mount.mount(None, _INSIDE, None, mount.MS_REMOUNT | mount.MS_BIND)
         except PermissionError:
             pass  # in a user namespace the host's flags stay, and so it is for the container
-        _show_devices()
+        sysmounts.show_devices(f"{_INSIDE}/dev")
         old = os.open("/", os.O_PATH | os.O_DIRECTORY)
         mount.pivot_root(".", ".")
         os.chdir("/")
         self.outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         socket.sethostname(self.settings.hostname)
         with self.inside():
-            _mount_system()
+            sysmounts.mount_system()
         # Not before: in a user namespace the kernel mounts /proc and /sys only where the host's are to be seen as well.
         os.fchdir(old)
         mount.umount(".", mount.MNT_DETACH)
@@ -294,8 +288,7 @@ class _Agent:
     def handle(self, request: dict[str, Any]) -> None:
         if "cover" in request:
             try:
-                with self.inside():
-                    mount.mount(request["source"], request["cover"], None, mount.MS_BIND)
+                self.cover(request["cover"], request["source"], request["script"])
                 answer = {}
             except OSError as error:
                 answer = {"error": str(error)}
@@ -307,6 +300,22 @@ class _Agent:
         if pid == 0:
             self.become(request)
         self.jobs[pid] = request["id"]
+
+    def cover(self, path: str, source: str, script: str) -> None:
+        """Mount the target's `source` over a file, or else a script of our own root, where it finds the file itself.
+
+        Raises OSError.
+        """
+        with self.inside():
+            if script:
+                os.fchdir(self.outside)
+                number = len(os.listdir("."))
+                real, source = f"real{number}", f"script{number}"
+                for name, text in ((real, ""), (source, script.replace(shortcuts.REAL, f"/proc/1/root/{real}"))):
+                    with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o755), "w") as file:
+                        file.write(text)
+                mount.mount(path, real, None, mount.MS_BIND)
+            mount.mount(source, path, None, mount.MS_BIND)
 
     def limit(self) -> None:
         """Give up what the programs do not get, once all is mounted.
@@ -358,31 +367,3 @@ class _Agent:
             traceback.print_exc()
         finally:
             os._exit(127)
-
-
-def _show_devices() -> None:
-    """The host's devices over the files that stand for them, where a user namespace could make none. Raises OSError."""
-    directory = f"{_INSIDE}/dev"
-    for name in ("null", "zero", "full", "random", "urandom", "tty"):
-        place = f"{directory}/{name}"
-        if not os.path.islink(directory) and os.path.exists(place) and stat.S_ISREG(os.lstat(place).st_mode):
-            mount.mount(f"/dev/{name}", place, None, mount.MS_BIND)
-
-
-def _mount_system() -> None:
-    """/proc without what reaches the machine, and /sys to look at. Raises OSError."""
-    quiet = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-    mount.mount("proc", "/proc", "proc", quiet)
-    for path in ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"):
-        if os.path.exists(path):
-            mount.mount(path, path, None, mount.MS_BIND)
-            mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND | mount.MS_RDONLY | quiet)
-    for path in _MASKED:
-        if os.path.isdir(path):
-            mount.mount("none", path, "tmpfs", quiet | mount.MS_RDONLY, "size=4k,nr_inodes=2")
-        elif os.path.exists(path) and os.path.exists("/dev/null"):
-            mount.mount("/dev/null", path, None, mount.MS_BIND)
-    try:
-        mount.mount("sysfs", "/sys", "sysfs", quiet | mount.MS_RDONLY)
-    except PermissionError:
-        pass  # in a user namespace only with a network of its own

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from lxcpy.bootstrap import download, dpkgdb, secondstage
+from lxcpy.bootstrap import download, dpkgdb, secondstage, shortcuts
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.chroot import STATUS, Chroot, Settings
 from lxcpy.bootstrap.plan import STAGES, Item, Plan, Repository
@@ -36,8 +36,6 @@ _DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
 }  # fmt: skip
 _POLICY = "usr/sbin/policy-rc.d"
-_HELPER = "/usr/bin/dpkg-maintscript-helper"
-_NOTHING_DONE = "/usr/bin/true"
 _TAIL = 20  # lines of the log in an error
 _LONGEST = 500  # characters of each
 _STATUS_LINE = re.compile(r"^status: (\S+?) ?: (error : .*|[a-z-]+)$")  # dpkg(1), --status-fd
@@ -227,11 +225,14 @@ class _Configuration:
             self.status = -1
             self.reader.join(timeout=5)
 
-    def enter(self, *covered: tuple[str, str]) -> None:
-        """A new chroot, in which programs see files in place of others."""
+    def enter(self, covered: Sequence[tuple[str, str]] = (), scripts: Sequence[tuple[str, str]] = ()) -> None:
+        """A new chroot, in which programs see files, and scripts, in place of others."""
         self.leave()
         self.chroot = Chroot(self.target, self.inside)
         cover(self.chroot, self.root, covered)
+        for path, script in scripts:
+            if exists_in_root(self.root, path.lstrip("/")):
+                self.chroot.cover(path, script=script)
 
     def leave(self) -> None:
         if self.chroot is not None:
@@ -241,21 +242,18 @@ class _Configuration:
     def run(self) -> None:
         self.progress.start("configure", total=len(self.plan.items), unit="packages")
         forbid_services(self.root)
-        covered = [
-            (_HELPER, _NOTHING_DONE),  # each of its dozens of calls in a first installation does nothing, in 5 ms
-            *self.settings.covered,
-            *((path, _NOTHING_DONE) for path in self.settings.deferred),
-        ]
+        deferred = [(path, shortcuts.NOTHING_DONE) for path in self.settings.deferred]
+        covered = (*shortcuts.COVERED, *self.settings.covered, *deferred)
         before: list[str] = []
         for items in filter(None, map(self.plan.stage, STAGES)):
             self.unpacking.wait(items[0].stage)
             # Once more for each: what is not there yet cannot be covered, nor anything once a program ran.
-            self.enter(*covered)
+            self.enter(covered, shortcuts.SCRIPTS)
             self.stage(items, before)
             before += [self.unpacking.found[item.name]["stem"] for item in items]
-        if deferred := [path for path in self.settings.deferred if exists_in_root(self.root, path.lstrip("/"))]:
+        if there := [path for path, _ in deferred if exists_in_root(self.root, path.lstrip("/"))]:
             self.enter()
-            for path in deferred:
+            for path in there:
                 self.call([path], {}, path)
         self.progress.finish("configure")
 

@@ -17,7 +17,7 @@ import pytest
 from debmirror import DPKG, Archive, Fault, Handler, Key, Server, tiny
 from probes import requires
 
-from lxcpy.bootstrap import compression, install, keyring, plan, release
+from lxcpy.bootstrap import compression, install, keyring, plan, release, shortcuts
 from lxcpy.bootstrap.cache import Store
 from lxcpy.bootstrap.download import Client, Mirrors
 from lxcpy.bootstrap.progress import Silent
@@ -148,6 +148,19 @@ def test_scripts_of_a_stage_see_nothing_of_the_next(archive: Archive, server: Se
     root = make()
     assert (root / "usr/share/extra").read_text() == "extra\n"
     assert any("extra_1" in path for path in server.requests)
+
+
+def test_deb_systemd_helper_hears_only_what_changes_something(archive: Archive, make: Maker) -> None:
+    helper = shortcuts.SCRIPTS[0][0].lstrip("/")
+    words = "unmask a.timer", "--quiet was-enabled a.timer", "enable a.timer"
+    calls = "".join(f"deb-systemd-helper {call} || exit 7\n" for call in words)
+    program = b'#!/bin/sh\necho "$@" >>/said\n'
+    tiny(archive, postinst=f"#!/bin/sh\nexport DPKG_MAINTSCRIPT_PACKAGE=extra\n{calls}".encode())
+    archive.add({"Package": "helpers", "Essential": "yes"}, {helper: (program, 0o755)})
+    archive.publish()
+    root = make()
+    assert (root / "said").read_text() == "enable a.timer\n"
+    assert (root / helper).read_bytes() == program
 
 
 def test_programs_of_the_second_stage_are_covered_and_deferred(archive: Archive, make: Maker) -> None:
