@@ -128,12 +128,19 @@ def _customize(
     """Make the tree the container's own; the lines for its config. Raises BootstrapError."""
     job.progress.start("customize")
     with job.renderer(values) as renderer:
-        renderer.values["host_keys"] = keys.give(renderer.root)
+
+        def run_script() -> None:
+            text = renderer.text("container.sh.j2")
+            system.run_script(job.tree, text, hostname=job.name, log=log, what="the script container.sh")
+
+        renderer.values["host_keys"] = promised = keys.coming(renderer.root)
         renderer.lay()
         system.give_keyring(renderer.root)
-        text = renderer.text("container.sh.j2")
+        run_script()
+        renderer.values["host_keys"] = given = keys.give(renderer.root)
+        if given != promised:
+            run_script()  # which makes them all itself
         config = renderer.text("config.j2")
-    system.run_script(job.tree, text, hostname=job.name, log=log, what="the script container.sh")
     system.complete(job.tree, job.target)
     job.progress.finish("customize")
     return config

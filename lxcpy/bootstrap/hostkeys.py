@@ -49,14 +49,16 @@ class HostKeys:
     def _draft(self, kind: str, number: int) -> str:
         return f"{self._folder}/{kind}-{number}"
 
-    def give(self, root: int) -> list[str]:
-        """Put them into the tree `root`, if it has an SSH daemon: the kinds that are there now. Raises BootstrapError.
+    def coming(self, root: int) -> list[str]:
+        """The kinds that `give` is going to put into the tree `root`: none if it has no SSH daemon."""
+        return list(self._makers) if exists_in_root(root, _DAEMON) else []
 
-        A kind that the host's ssh-keygen did not make is left to the system's own.
+    def give(self, root: int) -> list[str]:
+        """Put them into the tree when they are ready: the kinds that are there now. Raises BootstrapError.
+
+        A kind that the host's ssh-keygen failed to make is left to the system's own.
         """
-        if not exists_in_root(root, _DAEMON):
-            return []
-        first = {kind: _first(makers) for kind, makers in self._makers.items()}
+        first = {kind: _first(self._makers[kind]) for kind in self.coming(root)}
         made = {kind: number for kind, number in first.items() if number is not None}
         try:
             for kind, number in made.items():
