@@ -36,7 +36,7 @@ class Bars:
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         console = _Terminal(file=stream, markup=False, highlight=False, emoji=False, _environ=environment)
         self._progress = Progress(
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<9}", table_column=Column(no_wrap=True, min_width=9)),
             BarColumn(bar_width=24),
             _Amount(table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console, refresh_per_second=_A_SECOND, transient=True, redirect_stdout=False, redirect_stderr=False,

@@ -240,13 +240,14 @@ class _Configuration:
             self.chroot = None
 
     def run(self) -> None:
-        self.progress.start("configure", total=len(self.plan.items), unit="packages")
         forbid_services(self.root)
         deferred = [(path, shortcuts.NOTHING_DONE) for path in self.settings.deferred]
         covered = (*shortcuts.COVERED, *self.settings.covered, *deferred)
         before: list[str] = []
         for items in filter(None, map(self.plan.stage, STAGES)):
             self.unpacking.wait(items[0].stage)
+            if not before:
+                self.progress.start("configure", total=len(self.plan.items), unit="packages")
             # Once more for each: what is not there yet cannot be covered, nor anything once a program ran.
             self.enter(covered, shortcuts.SCRIPTS)
             self.stage(items, before)

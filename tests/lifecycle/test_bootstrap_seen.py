@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jsonpages
@@ -92,14 +92,19 @@ class Screen:
             [*self.server, "capture-pane", "-p", "-S", "-100"], capture_output=True, text=True, check=True
         ).stdout
 
-    def until(self, *words: str) -> str:
-        """The first picture with all the words. Fails after a minute."""
+    def pictures(self, *words: str) -> Iterator[str]:
+        """One after the other, up to the first with all the words. Fails after a minute."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if all(word in (seen := self.text()) for word in words):
-                return seen
+            yield (seen := self.text())
+            if all(word in seen for word in words):
+                return
             time.sleep(0.05)
         raise AssertionError(f"{words} not on the terminal:\n{seen}")
+
+    def until(self, *words: str) -> str:
+        """The first picture with all the words."""
+        return list(self.pictures(*words))[-1]
 
     def close(self) -> None:
         subprocess.run([*self.server, "kill-server"], check=True)
@@ -122,10 +127,13 @@ def test_bars_on_a_terminal(
         else:
             seen = screen.until("download ")
         assert r"a line with \x1b[31mcolour\x1b]0;title\x07" in seen.replace("\n", "")
-        end = screen.until("the end is reached", "status 0")
+        pictures = list(screen.pictures("the end is reached", "status 0"))
     finally:
         screen.close()
-    lines = end.splitlines()
+    bars = [line for seen in pictures for line in seen.splitlines() if "B of " in line]
+    assert any(", " in line for line in bars)  # the rate, as far as there is room
+    assert all(line.startswith("download  ") for line in bars)
+    lines = (end := pictures[-1]).splitlines()
     assert any(line.startswith("download: done in ") for line in lines)
     assert any(line.startswith("configure: done in ") for line in lines)
     assert not any("━" in line for line in lines), end
