@@ -134,7 +134,7 @@ def test_bars_on_a_terminal(
     assert any(", " in line for line in bars)  # the rate, as far as there is room
     assert all(line.startswith("download  ") for line in bars)
     lines = (end := pictures[-1]).splitlines()
-    assert any(line.startswith("download: done in ") for line in lines)
+    assert any(line.startswith("download: done in ") for line in lines), end
     assert any(line.startswith("configure: done in ") for line in lines)
     assert not any("━" in line for line in lines), end
 
