@@ -250,6 +250,7 @@ class _Agent:
         os.chdir("/")
         os.setgroups([])
         os.umask(0o022)
+        process.set_dumpable(True)  # or /proc/1/root is closed to programs, once user ids were changed to get here
         if self.settings.persona:
             process.personality(self.settings.persona)
         if not self.settings.sync:

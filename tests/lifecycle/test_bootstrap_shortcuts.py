@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,30 @@ def outcome(command: str, state: str) -> tuple[int, str, str]:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     there = sh("find /etc/systemd /var/lib/systemd -printf '%P %y %m %l\\n' | sort")
     return done.returncode, done.stdout + done.stderr, there
+
+
+PROGRAM = """
+import os, sys
+sys.path.insert(0, {path!r})
+from lxcpy.bootstrap.chroot import Chroot, Settings
+from lxcpy.kernel import process
+process.set_dumpable(False)
+with Chroot({root!r}, Settings(log=1)) as chroot:
+    chroot.cover("/usr/bin/program", script="#!/bin/sh\\necho script $1\\nexec @real@ $1\\n")
+    sys.exit(chroot.run(["/usr/bin/program", "called"]))
+"""
+
+
+@requires("root", "busybox")
+def test_a_script_reaches_the_program_before_which_it_stands(tmp_path: Path) -> None:
+    """After a change of user ids, as for an ordinary user's container, the kernel closes /proc/1/root."""
+    root = tmp_path / "root"
+    for name in ("bin", "dev", "proc", "sys", "usr/bin"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "", root / "bin/sh")
+    (root / "usr/bin/program").write_text("#!/bin/sh\necho real $1\n")
+    (root / "usr/bin/program").chmod(0o755)
+    program = PROGRAM.format(path=str(Path(__file__).parents[2]), root=str(root))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert done.stdout == "script called\nreal called\n"
