@@ -6,7 +6,6 @@ import contextlib
 import gc
 import itertools
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -23,16 +22,11 @@ import leaks
 import probes
 import pytest
 from debfixtures import archive, cache, key, server  # noqa: F401  # for every file
+from session import BASE, RUN_DIR, TOKEN
 
 from lxcpy import paths
 
 ROOT = Path(__file__).parent.parent
-TOKEN = f"t{secrets.token_hex(3)}"  # part of every container's name, so that a leak can be told from others' work
-BASE = tempfile.mkdtemp(prefix=f"lxcpy-{TOKEN}-", dir="/tmp")  # short: a Unix socket's path has 107 characters
-os.chmod(BASE, 0o711)  # the mapped root of a container with lxc.idmap has to get through
-RUN_DIR, CACHE_DIR = f"{BASE}/run", os.environ.get("LXCPY_TEST_CACHE") or f"{BASE}/cache"
-# In-process tests and every command see the same; set before any test module is imported.
-os.environ.update(LXCPY_RUN_DIR=RUN_DIR, LXCPY_CACHE_DIR=CACHE_DIR)
 WATCH = leaks.Watch(token=TOKEN, folders=(RUN_DIR, BASE), machine=os.environ.get("LXCPY_LEAKS") == "machine")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

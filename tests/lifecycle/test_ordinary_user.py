@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ import pytest
 from lxctests import runner
 from ordinary import COUNT, FIRST, Place
 from probes import requires
+from session import TOKEN
+from ubuntumirror import host_suite
 
 ROOT = Path(__file__).parent.parent.parent
 HOME = "/home/ann/.local/share/lxc"
@@ -25,8 +29,6 @@ def place(bin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]
     links = f"{os.path.dirname(bin)}/ordinary-links"
     runner.make_links(links, bin)
     keep = [str(ROOT), os.path.dirname(links), sys.prefix, sys.base_prefix]
-    from conftest import TOKEN
-
     with ordinary.place(links, keep, f"{TOKEN}-ordinary") as made:
         yield made
 
@@ -271,6 +273,27 @@ def test_templates(place: Place, name: str, template: str) -> None:
     place.run("destroy", "-f", "-n", name)
     assert name not in place.root(f"ls {HOME}").split()
     assert place.root("find /home/ann/.cache ! -user ann 2>/dev/null || true") == ""
+
+
+@requires("gpgv", "dpkg")
+def test_a_debian(place: Place, name: str, bin: str) -> None:
+    """Its packages' scripts run in a user namespace; their units are enabled as anywhere."""
+    mirror, suite = host_suite()
+    folder = f"{os.path.dirname(bin)}/ordinary-mirror"
+    arch = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
+    build = [sys.executable, ROOT / "tools/bench-bootstrap", "--build", folder, mirror, suite, "min", arch]
+    try:
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        words = ["-r", suite, "--variant=minbase", f"--mirror=file://{folder}", "--security-mirror=none"]
+        place.run("create", "-n", name, "-t", "debian", "--", *words, "--no-check-valid-until")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    rootfs = f"{HOME}/{name}/rootfs"
+    query = f"dpkg-query --admindir={rootfs}/var/lib/dpkg -Wf '${{db:Status-Abbrev}}\n'"
+    assert {*place.root(query).split()} == {"ii"}
+    units = place.root(f"ls {rootfs}/etc/systemd/system/timers.target.wants").split()
+    assert {"apt-daily.timer", "fstrim.timer"} <= {*units}
+    place.run("destroy", "-n", name)
 
 
 @requires("lxc-tests")

@@ -19,10 +19,10 @@ from pathlib import Path
 import images
 import pytest
 from alpinerepo import Key, Repository, tiny
-from conftest import CACHE_DIR
 from debmirror import Server
 from images import Run
 from probes import requires
+from session import CACHE_DIR
 
 from lxcpy.bootstrap import apkformat, apksolve, apkversion
 from lxcpy.errors import BootstrapError
