@@ -94,6 +94,8 @@ class Server:
             self._listen(lxcpath, name)
         self._epoll = select.epoll()
         # Edge-triggered: connections that cannot be taken for want of descriptors must not wake the loop for ever.
+        # Here, since connections inherit it: what comes between accept(2) and its being set there has no credentials.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLET)
         for one in packed["clients"] if packed else ():
             client = _Client.unpack(one)
@@ -174,7 +176,6 @@ class Server:
     def _admit(self, sock: socket.socket) -> None:
         """Take a connection. Raises OSError when it must be refused."""
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, wire.CREDENTIALS.size)
         client = _Client(sock, not _allowed(*wire.CREDENTIALS.unpack(peer)[1:]))
         strangers = [other for other in self._clients.values() if other.stranger]
