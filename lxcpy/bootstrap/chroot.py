@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from lxcpy.bootstrap import shortcuts, sysmounts
 from lxcpy.errors import BootstrapError, meaning
 from lxcpy.kernel import capability, mount, namespace, nosync, process
+from lxcpy.kernel.fd import write_in_root
 
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -312,9 +313,9 @@ class _Agent:
                 os.fchdir(self.outside)
                 number = len(os.listdir("."))
                 real, source = f"real{number}", f"script{number}"
-                for name, text in ((real, ""), (source, script.replace(shortcuts.REAL, f"/proc/1/root/{real}"))):
-                    with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o755), "w") as file:
-                        file.write(text)
+                write_in_root(self.outside, real, b"")
+                text = script.replace(shortcuts.REAL, f"/proc/1/root/{real}")
+                write_in_root(self.outside, source, text.encode(), 0o755)
                 mount.mount(path, real, None, mount.MS_BIND)
             mount.mount(source, path, None, mount.MS_BIND)
 

@@ -174,9 +174,13 @@ def allow_services(root: int) -> None:
 
 def cover(chroot: Chroot, root: int, covered: Sequence[tuple[str, str]]) -> None:
     """Let programs see others in place of those that are named. Raises BootstrapError, OSError."""
-    for path, source in covered:
-        if exists_in_root(root, path.lstrip("/")):
-            chroot.cover(path, source)
+    for path, source in _there(root, covered):
+        chroot.cover(path, source)
+
+
+def _there(root: int, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those whose first is the path of a file in the tree. Raises OSError."""
+    return [(path, other) for path, other in pairs if exists_in_root(root, path.lstrip("/"))]
 
 
 def _listing(root: int, stem: str) -> bytes:
@@ -230,9 +234,8 @@ class _Configuration:
         self.leave()
         self.chroot = Chroot(self.target, self.inside)
         cover(self.chroot, self.root, covered)
-        for path, script in scripts:
-            if exists_in_root(self.root, path.lstrip("/")):
-                self.chroot.cover(path, script=script)
+        for path, script in _there(self.root, scripts):
+            self.chroot.cover(path, script=script)
 
     def leave(self) -> None:
         if self.chroot is not None:
@@ -252,9 +255,9 @@ class _Configuration:
             self.enter(covered, shortcuts.SCRIPTS)
             self.stage(items, before)
             before += [self.unpacking.found[item.name]["stem"] for item in items]
-        if there := [path for path, _ in deferred if exists_in_root(self.root, path.lstrip("/"))]:
+        if there := _there(self.root, deferred):
             self.enter()
-            for path in there:
+            for path, _ in there:
                 self.call([path], {}, path)
         self.progress.finish("configure")
 
